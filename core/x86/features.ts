@@ -1,0 +1,116 @@
+import type { CpuidEntry } from "../backend.ts";
+import { PHYSICAL_BITS } from "./paging.ts";
+import { SIGNATURE } from "./reset.ts";
+
+function text(value: string, at: number): number {
+  let word = 0;
+  for (let n = 3; n >= 0; n--) {
+    word = word * 256 + (value.charCodeAt(at + n) || 0);
+  }
+  return word;
+}
+
+function bits(...numbers: number[]): number {
+  return numbers.reduce((sum, n) => sum + 2 ** n, 0);
+}
+
+const BRAND = "syndbg interpreted x86-64 processor".padEnd(48, "\0");
+
+/**
+ * The CPUID leaves of what the interpreter implements, and nothing beyond. It takes after AMD (APM
+ * volume 3, appendix E), whose flags and SYSCALL it has.
+ */
+export function interpreterCpuid(): CpuidEntry[] {
+  // FPU, MMX and SSE bits join these when their families are complete.
+  const basicEdx = bits(
+    2, // DE
+    3, // PSE
+    4, // TSC
+    5, // MSR
+    6, // PAE
+    8, // CX8
+    11, // SEP
+    12, // MTRR
+    13, // PGE
+    15, // CMOV
+    16, // PAT
+    17, // PSE-36
+    19, // CLFSH
+  );
+  const vendor = "AuthenticAMD";
+  const none = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+  const name = {
+    ebx: text(vendor, 0),
+    ecx: text(vendor, 8),
+    edx: text(vendor, 4),
+  };
+  const brand = (n: number): CpuidEntry => ({
+    leaf: 0x8000_0002 + n,
+    eax: text(BRAND, 16 * n),
+    ebx: text(BRAND, 16 * n + 4),
+    ecx: text(BRAND, 16 * n + 8),
+    edx: text(BRAND, 16 * n + 12),
+  });
+  return [
+    { leaf: 0, eax: 0xd, ...name },
+    {
+      leaf: 1,
+      eax: SIGNATURE,
+      ebx: 8 << 8, // CLFLUSH of 64 bytes
+      ecx: bits(
+        13, // CX16
+        17, // PCID
+        22, // MOVBE
+        23, // POPCNT
+      ),
+      edx: basicEdx,
+    },
+    {
+      leaf: 7,
+      subleaf: 0,
+      eax: 0,
+      ebx: bits(
+        0, // FSGSBASE
+        3, // BMI1
+        7, // SMEP
+        8, // BMI2
+        10, // INVPCID
+        19, // ADX
+        20, // SMAP
+        23, // CLFLUSHOPT
+        24, // CLWB
+      ),
+      ecx: bits(
+        2, // UMIP
+        22, // RDPID
+      ),
+      edx: 0,
+    },
+    { leaf: 0xd, subleaf: 0, ...none },
+    { leaf: 0x8000_0000, eax: 0x8000_0008, ...name },
+    {
+      leaf: 0x8000_0001,
+      eax: SIGNATURE,
+      ebx: 0,
+      ecx: bits(
+        0, // LAHF in 64-bit mode
+        5, // LZCNT
+        8, // PREFETCHW
+      ),
+      // AMD repeats the basic bits here.
+      edx: (basicEdx & ~bits(11, 19)) + bits(
+        11, // SYSCALL
+        20, // NX
+        27, // RDTSCP
+        29, // long mode
+      ),
+    },
+    brand(0),
+    brand(1),
+    brand(2),
+    { leaf: 0x8000_0005, ...none },
+    { leaf: 0x8000_0006, ...none },
+    { leaf: 0x8000_0007, ...none, edx: bits(8) }, // invariant TSC
+    { leaf: 0x8000_0008, ...none, eax: PHYSICAL_BITS | (48 << 8) },
+  ];
+}

@@ -1,0 +1,98 @@
+/**
+ * Decimal adjustment. Undefined flags are AMD's: OF is cleared, and AAA and AAS set SF, ZF and PF by AL.
+ *
+ * @module
+ */
+import type { Cpu } from "./cpu.ts";
+import { fault, Vector } from "./fault.ts";
+import { arithmeticFlags, resultFlags32, setArithmeticFlags } from "./flags.ts";
+import { Flag } from "./layout.ts";
+import type { OpDef } from "./opcode.ts";
+
+function signed8(value: number): number {
+  return (value << 24) >> 24;
+}
+
+function adjust(cpu: Cpu, sign: number): void {
+  const flags = arithmeticFlags(cpu);
+  const al = cpu.u8[0]!;
+  const carry = (al & 15) > 9 || (flags & Flag.AF) !== 0;
+  if (carry) {
+    const ax = cpu.dv.getUint16(0, true);
+    cpu.dv.setUint16(0, ax + sign * 0x106, true);
+  }
+  cpu.u8[0] = cpu.u8[0]! & 15;
+  setArithmeticFlags(
+    cpu,
+    resultFlags32(signed8(cpu.u8[0]!)) | (carry ? Flag.CF | Flag.AF : 0),
+  );
+}
+
+function aaa(cpu: Cpu): void {
+  adjust(cpu, 1);
+}
+
+function aas(cpu: Cpu): void {
+  adjust(cpu, -1);
+}
+
+function aam(cpu: Cpu, a: number): void {
+  const base = cpu.u8[a]!;
+  if (base === 0) fault(cpu, Vector.DE);
+  const al = cpu.u8[0]!;
+  cpu.u8[1] = Math.floor(al / base);
+  cpu.u8[0] = al % base;
+  setArithmeticFlags(cpu, resultFlags32(signed8(cpu.u8[0]!)));
+}
+
+function aad(cpu: Cpu, a: number): void {
+  const value = cpu.u8[0]! + cpu.u8[1]! * cpu.u8[a]!;
+  cpu.dv.setUint16(0, value & 255, true);
+  setArithmeticFlags(cpu, resultFlags32(signed8(value)));
+}
+
+function daa(cpu: Cpu): void {
+  const flags = arithmeticFlags(cpu);
+  const old = cpu.u8[0]!;
+  let al = old;
+  let out = 0;
+  if ((old & 15) > 9 || (flags & Flag.AF) !== 0) {
+    al += 6;
+    out |= Flag.AF;
+  }
+  if (old > 0x99 || (flags & Flag.CF) !== 0) {
+    al += 0x60;
+    out |= Flag.CF;
+  }
+  cpu.u8[0] = al;
+  setArithmeticFlags(cpu, out | resultFlags32(signed8(al)));
+}
+
+function das(cpu: Cpu): void {
+  const flags = arithmeticFlags(cpu);
+  const old = cpu.u8[0]!;
+  let al = old;
+  let out = 0;
+  if ((old & 15) > 9 || (flags & Flag.AF) !== 0) {
+    // A borrow out of the low digit carries even if the high digit is not adjusted.
+    if (old < 6 || (flags & Flag.CF) !== 0) out |= Flag.CF;
+    al -= 6;
+    out |= Flag.AF;
+  }
+  if (old > 0x99 || (flags & Flag.CF) !== 0) {
+    al -= 0x60;
+    out |= Flag.CF;
+  }
+  cpu.u8[0] = al;
+  setArithmeticFlags(cpu, out | resultFlags32(signed8(al)));
+}
+
+/** The family's lines of the opcode tables. */
+export const bcdOps: readonly OpDef[] = [
+  { code: "37", run: aaa, flags: "no64" },
+  { code: "3F", run: aas, flags: "no64" },
+  { code: "D4", operands: "Ib", run: aam, flags: "no64" },
+  { code: "D5", operands: "Ib", run: aad, flags: "no64" },
+  { code: "27", run: daa, flags: "no64" },
+  { code: "2F", run: das, flags: "no64" },
+];
