@@ -113,29 +113,49 @@ export type VcpuExit =
 
 /** General registers, all unsigned 64-bit. */
 export interface Registers {
+  /** RAX. */
   rax: bigint;
+  /** RCX. */
   rcx: bigint;
+  /** RDX. */
   rdx: bigint;
+  /** RBX. */
   rbx: bigint;
+  /** RSP. */
   rsp: bigint;
+  /** RBP. */
   rbp: bigint;
+  /** RSI. */
   rsi: bigint;
+  /** RDI. */
   rdi: bigint;
+  /** R8. */
   r8: bigint;
+  /** R9. */
   r9: bigint;
+  /** R10. */
   r10: bigint;
+  /** R11. */
   r11: bigint;
+  /** R12. */
   r12: bigint;
+  /** R13. */
   r13: bigint;
+  /** R14. */
   r14: bigint;
+  /** R15. */
   r15: bigint;
+  /** Instruction pointer. */
   rip: bigint;
+  /** Flags. */
   rflags: bigint;
 }
 
 /** A segment register with its hidden part (SDM volume 3A, 3.4.3). */
 export interface Segment {
+  /** Visible part. */
   selector: number;
+  /** Linear base address. */
   base: bigint;
   /** Limit in bytes, granularity already applied. */
   limit: number;
@@ -143,11 +163,17 @@ export interface Segment {
   type: number;
   /** Code or data (true) or system (false) descriptor. */
   s: boolean;
+  /** Descriptor privilege level, 0 to 3. */
   dpl: number;
+  /** Present. */
   present: boolean;
+  /** Bit for system software. */
   avl: boolean;
+  /** 64-bit code segment. */
   l: boolean;
+  /** Default operation size or stack size is 32 bits. */
   db: boolean;
+  /** Limit was given in pages. */
   g: boolean;
   /** A null selector, or one that was made unusable. */
   unusable: boolean;
@@ -155,28 +181,47 @@ export interface Segment {
 
 /** GDTR or IDTR. */
 export interface DescriptorTable {
+  /** Linear address of the table. */
   base: bigint;
+  /** Its last byte. */
   limit: number;
 }
 
 /** System registers, as `struct kvm_sregs` groups them. */
 export interface SystemRegisters {
+  /** Code segment. */
   cs: Segment;
+  /** Data segment. */
   ds: Segment;
+  /** Extra segment. */
   es: Segment;
+  /** FS, with its base. */
   fs: Segment;
+  /** GS, with its base. */
   gs: Segment;
+  /** Stack segment. */
   ss: Segment;
+  /** Task register. */
   tr: Segment;
+  /** Local descriptor table register. */
   ldt: Segment;
+  /** Global descriptor table register. */
   gdt: DescriptorTable;
+  /** Interrupt descriptor table register. */
   idt: DescriptorTable;
+  /** Mode and paging. */
   cr0: bigint;
+  /** Linear address of the last page fault. */
   cr2: bigint;
+  /** Page table base and PCID. */
   cr3: bigint;
+  /** Extensions. */
   cr4: bigint;
+  /** Task priority. */
   cr8: bigint;
+  /** MSR IA32_EFER. */
   efer: bigint;
+  /** MSR IA32_APIC_BASE. */
   apicBase: bigint;
 }
 
@@ -188,7 +233,9 @@ export interface GuestDebug {
   softwareBreakpoints?: boolean;
   /** DR0 to DR3 and DR7 of the host; the guest's own are hidden meanwhile. */
   hardwareBreakpoints?: {
+    /** Linear addresses, as in DR0 to DR3. */
     addresses: readonly [bigint, bigint, bigint, bigint];
+    /** Which of them, and what they stop at (SDM volume 3B, 19.2.4). */
     dr7: bigint;
   };
 }

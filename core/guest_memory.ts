@@ -30,6 +30,8 @@ export class GuestMemory {
   readonly #listeners: WriteListener[] = [];
 
   /**
+   * Makes RAM that is all zeros.
+   *
    * @param size RAM in bytes: a multiple of 64 KiB, at most 3 GiB.
    * @param headroom Bytes in front of RAM, a multiple of 64 KiB.
    * @throws {RangeError} If a size is out of range or cannot be had.

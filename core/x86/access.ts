@@ -55,12 +55,16 @@ function cpu64(cpu: Cpu): boolean {
   return (cpu.i32[MODE]! & Mode.Long) !== 0;
 }
 
+/** What a call of the host takes, in instructions. */
+const MMIO_COST = 16;
+
 /** Copies RAM or MMIO of one page into linear memory at `to`. */
 function readPhysical(cpu: Cpu, gpa: number, to: number, size: number): void {
   if (gpa + size <= cpu.ramSize) {
     cpu.u8.copyWithin(to, cpu.ramBase + gpa, cpu.ramBase + gpa + size);
     return;
   }
+  cpu.spent += MMIO_COST;
   for (let done = 0; done < size;) {
     const part = Math.min(8, size - done);
     const data = cpu.u8.subarray(to + done, to + done + part);
@@ -81,6 +85,7 @@ function writePhysical(
     cpu.u8.copyWithin(cpu.ramBase + gpa, from, from + size);
     return pageHasCode(cpu, gpa) && dropCode(cpu, gpa, size);
   }
+  cpu.spent += MMIO_COST;
   for (let done = 0; done < size;) {
     const part = Math.min(8, size - done);
     cpu.host.writeMmio(

@@ -36,6 +36,8 @@ const RESERVE = HEADER_WORDS + 64 * REC_WORDS;
 /** Blocks that are not kept are decoded here, at the start of the arena. */
 const TRANSIENT = ARENA + HEADER_WORDS;
 const FIRST = ARENA + RESERVE;
+/** What decoding a block takes, in instructions. */
+const DECODE_COST = 16;
 
 /** Finds the decoded block at RIP, or decodes it. */
 export class Blocks {
@@ -126,7 +128,9 @@ export class Blocks {
     mode: number,
     room: number,
   ): number {
+    const cpu = this.#cpu;
     this.linkable = false;
+    cpu.spent += DECODE_COST;
     this.#fetch.start(low, high, gpa, room);
     // Beyond RAM nothing tells us when code changes: one instruction at a time.
     this.#decoder.block(TRANSIENT, mode | Mode.Single, -1);
@@ -144,6 +148,7 @@ export class Blocks {
     const cpu = this.#cpu;
     const i = cpu.i32;
     const fetch = this.#fetch;
+    cpu.spent += DECODE_COST;
     if (this.#next + RESERVE > ARENA_END) this.clear();
     const pc = this.#next + HEADER_WORDS;
     fetch.start(low, high, gpa, room);

@@ -27,6 +27,7 @@ import {
 } from "./layout.ts";
 import { updateMode } from "./mode.ts";
 import { Cr, flushTlb, loadPdptes, PHYSICAL_BITS } from "./paging.ts";
+import { setDebugStatus } from "./watch.ts";
 
 const CS_ATTR = SEG + Seg.CS * SEG_WORDS + SEG_ATTR;
 const TR_ATTR = SEG + Seg.TR * SEG_WORDS + SEG_ATTR;
@@ -180,7 +181,7 @@ function checkDebugAccess(cpu: Cpu, number: number): number {
   }
   if (n > 7) undefinedOpcode(cpu);
   if ((i[DR7]! & 0x2000) !== 0) {
-    i[DR6] = i[DR6]! | 0x2000;
+    setDebugStatus(cpu, 0x2000);
     i[DR7] = i[DR7]! & ~0x2000;
     i[FAULT_VECTOR] = Vector.DB;
     i[FAULT_HAS_ERROR] = 0;

@@ -33,6 +33,17 @@ export class Cpu {
   cpuid: CpuidTable = new CpuidTable([]);
   /** Whether the host wants INT3 for itself. */
   hostBreakpoints = false;
+  /**
+   * Time that went into something slow, counted in instructions and taken off the budget of the
+   * loop: a guest that does nothing else must not stretch its slice.
+   */
+  spent = 0;
+  /**
+   * Set by what clears TF and enters other code: INT n, SYSCALL. No single-step trap follows it.
+   */
+  trapDone = false;
+  /** A task switch is past the point of no return: faults happen in the new task. */
+  newTask = false;
   /** Whether the host single-steps. */
   hostStep = false;
   /** DR0-3 and DR7 of the host while it debugs with hardware breakpoints. */

@@ -259,6 +259,9 @@ export class Decoder {
               (operand.write && operand.read ? Meta.Modify : 0);
           }
           break;
+        case "F":
+          address = this.#register((modrm & 7) | ((p.rex & 1) << 3), bytes);
+          break;
         case "G":
           address = this.#register(
             ((modrm >>> 3) & 7) | ((p.rex & 4) << 1),
@@ -345,8 +348,11 @@ export class Decoder {
         const at = pageOffset + target;
         if (at >= 0 && at < 4096) meta |= Meta.Linkable;
       }
-      i[pc + R_MEM] = 0;
-      i[pc + R_DISP] = 0;
+      if (!form.ends) {
+        // The link; counted branches need the address size that is in R_MEM.
+        i[pc + R_MEM] = 0;
+        i[pc + R_DISP] = 0;
+      }
     }
     if (form.ends) meta |= Meta.Ends;
     i[pc + R_OP] = op;

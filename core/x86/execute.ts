@@ -119,6 +119,8 @@ export function execute(
     try {
       outer: for (;;) {
         start = 0;
+        left = (left - cpu.spent) | 0;
+        cpu.spent = 0;
         if (i[EVENTS] !== 0) {
           if (takeEvents(cpu)) return budget - left;
           link = 0;
@@ -1009,6 +1011,8 @@ export function execute(
           pc += REC_WORDS;
           if (special) {
             if (i[COMMIT_SIZE] !== 0) commit(cpu);
+            left = (left - cpu.spent) | 0;
+            cpu.spent = 0;
             if (i[EVENTS] !== 0) {
               left = (left - ((pc - start) >> 3)) | 0;
               setRip(i, i[pc + R_META]! & Meta.OffsetMask);
@@ -1025,7 +1029,7 @@ export function execute(
       link = 0;
       if (start !== 0) {
         left = (left - ((pc - start) >> 3) - 1) | 0;
-        setRip(i, i[pc + R_META]! & Meta.OffsetMask);
+        if (!cpu.newTask) setRip(i, i[pc + R_META]! & Meta.OffsetMask);
         start = 0;
       }
       raise(cpu);

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { load16, load32, load64 } from "./access.ts";
+import { load16, load32, load64, readSystem } from "./access.ts";
 import { linear } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { FAULT, faultCode, gp0, Vector } from "./fault.ts";
@@ -25,6 +25,7 @@ import {
   SEG,
   Seg,
   SEG_ATTR,
+  SEG_BASE,
   SEG_LIMIT,
   SEG_SEL,
   SEG_WORDS,
@@ -56,6 +57,7 @@ import {
   TaskSwitch,
 } from "./tasks.ts";
 import { restoreState, saveState } from "./transaction.ts";
+import { debugControl } from "./watch.ts";
 
 const CS = SEG + Seg.CS * SEG_WORDS;
 const SS = SEG + Seg.SS * SEG_WORDS;
@@ -369,11 +371,15 @@ function returnTo(
 function dropInner(cpu: Cpu, cpl: number): void {
   const i = cpu.i32;
   for (const seg of [Seg.ES, Seg.DS, Seg.FS, Seg.GS]) {
-    const attr = i[SEG + seg * SEG_WORDS + SEG_ATTR]!;
+    const at = SEG + seg * SEG_WORDS;
+    const attr = i[at + SEG_ATTR]!;
     if ((attr & Attr.Unusable) !== 0) continue;
     const conforming = (attr & (Attr.Code | Attr.Conforming)) ===
       (Attr.Code | Attr.Conforming);
-    if (!conforming && dplOf(attr) < cpl) setNull(cpu, seg, 0);
+    if (conforming || dplOf(attr) >= cpl) continue;
+    // The base stays: 64-bit code has FS and GS set by MSR.
+    i[at + SEG_SEL] = 0;
+    i[at + SEG_ATTR] = Attr.Unusable;
   }
 }
 
@@ -393,7 +399,9 @@ export function popFlags(
   if (cpl === 0) mask |= Flag.IOPL | Flag.VIF | Flag.VIP;
   if (cpl <= ((i[EFLAGS]! >>> 12) & 3)) mask |= Flag.IF;
   if (size === 2) mask &= 0xffff;
-  const flags = (i[EFLAGS]! & ~mask) | (image & mask);
+  let flags = (i[EFLAGS]! & ~mask) | (image & mask);
+  // RF lasts for one instruction and matters to instruction breakpoints only.
+  if ((debugControl(cpu) & 0xff) === 0) flags &= ~Flag.RF;
   i[EFLAGS] = flags | 2;
   if ((mask & Flag.Arithmetic) !== 0) setArithmeticFlags(cpu, image);
 }
@@ -439,7 +447,10 @@ export function interruptReturn(cpu: Cpu, size: number): void {
   if ((i[EFLAGS]! & Flag.NT) !== 0) {
     if (longActive(cpu)) gp0(cpu);
     const tr = SEG + Seg.TR * SEG_WORDS;
-    const link = load16(cpu, i[tr + 1]!, 0);
+    const link = cpu.dv.getUint16(
+      readSystem(cpu, i[tr + SEG_BASE]!, 0, 2),
+      true,
+    );
     const error = selectorError(link);
     if ((link & 4) !== 0) faultCode(cpu, Vector.TS, error);
     readDescriptor(cpu, TASK, link, Vector.TS);

@@ -14,7 +14,6 @@ import {
   Attr,
   CPL,
   CR2,
-  DR6,
   DR7,
   EFLAGS,
   Event,
@@ -28,6 +27,7 @@ import {
   MODE,
   Mode,
   PENDING_DB,
+  RESUME_ACTIVITY,
   RIP,
   SEG,
   Seg,
@@ -64,7 +64,7 @@ import {
   TaskSwitch,
 } from "./tasks.ts";
 import { restoreState, saveState } from "./transaction.ts";
-import { watchFetch } from "./watch.ts";
+import { setDebugStatus, watchFetch } from "./watch.ts";
 
 /** Where an event comes from. */
 export const Source = {
@@ -98,16 +98,23 @@ export function deliver(
   error: number,
   resume: boolean,
 ): void {
+  const i = cpu.i32;
   saveState(cpu);
   try {
     const flags = readFlags(cpu) | (resume ? Flag.RF : 0);
-    if ((cpu.i32[MODE]! & Mode.Protected) === 0) {
-      deliverReal(cpu, vector, flags);
-    } else deliverProtected(cpu, vector, source, error, flags);
-    cpu.i32[SHADOW] = 0;
+    if ((i[MODE]! & Mode.Protected) === 0) deliverReal(cpu, vector, flags);
+    else deliverProtected(cpu, vector, source, error, flags);
+    i[SHADOW] = 0;
+    if (vector === Vector.DB) i[DR7] = i[DR7]! & ~DR7_GD;
+    cpu.trapDone = true;
     updateMode(cpu);
   } catch (thrown) {
-    if (thrown === FAULT) restoreState(cpu, CR2);
+    if (thrown !== FAULT) throw thrown;
+    // EXT: what went wrong was not the program's doing. #PF has other bits there.
+    if (source !== Source.Software && i[FAULT_VECTOR] !== Vector.PF) {
+      i[FAULT_ERROR] = i[FAULT_ERROR]! | 1;
+    }
+    if (!cpu.newTask) restoreState(cpu, CR2);
     throw thrown;
   }
 }
@@ -137,9 +144,8 @@ function deliverProtected(
   flags: number,
 ): void {
   const i = cpu.i32;
-  const ext = source === Source.Software ? 0 : 1;
   const long = longActive(cpu);
-  const gateError = vector * 8 + 2 + ext;
+  const gateError = vector * 8 + 2;
   const size = long ? 16 : 8;
   const offset = vector * size;
   if (offset + size - 1 > (i[IDTR + 2]! & 0xffff)) {
@@ -168,12 +174,12 @@ function deliverProtected(
   if ((attr & Attr.Present) === 0) faultCode(cpu, Vector.NP, gateError);
   const selector = word0 >>> 16;
   if (isTask) {
-    taskGate(cpu, selector, ext, error);
+    taskGate(cpu, selector, error);
     return;
   }
-  if ((selector & 0xfffc) === 0) faultCode(cpu, Vector.GP, ext);
-  const codeError = selectorError(selector) + ext;
-  withExt(cpu, ext, () => readDescriptor(cpu, CODE, selector, Vector.GP));
+  const codeError = selectorError(selector);
+  if (codeError === 0) faultCode(cpu, Vector.GP, 0);
+  readDescriptor(cpu, CODE, selector, Vector.GP);
   const cpl = i[CPL]!;
   if (
     (CODE.attr & (Attr.S | Attr.Code)) !== (Attr.S | Attr.Code) ||
@@ -200,25 +206,12 @@ function deliverProtected(
     legacyGate(cpu, CODE, selector, {
       low: targetLow,
       size: wide ? 4 : 2,
-      ext,
       inner,
       flags,
       error,
     });
   }
   i[EFLAGS] = i[EFLAGS]! & ~(CLEARED | (clearIf ? Flag.IF : 0));
-}
-
-/** Runs a descriptor read whose fault reports the EXT bit. */
-function withExt(cpu: Cpu, ext: number, read: () => void): void {
-  try {
-    read();
-  } catch (thrown) {
-    if (thrown === FAULT && cpu.i32[FAULT_VECTOR] !== Vector.PF) {
-      cpu.i32[FAULT_ERROR] = cpu.i32[FAULT_ERROR]! | ext;
-    }
-    throw thrown;
-  }
 }
 
 interface LongGate {
@@ -272,7 +265,6 @@ function longGate(
 interface LegacyGate {
   low: number;
   size: number;
-  ext: number;
   inner: boolean;
   flags: number;
   error: number;
@@ -285,7 +277,7 @@ function legacyGate(
   gate: LegacyGate,
 ): void {
   const i = cpu.i32;
-  const { size, ext } = gate;
+  const { size } = gate;
   const v86 = (i[MODE]! & Mode.V86) !== 0;
   const oldCs = i[CS + SEG_SEL]!;
   const oldIp = i[RIP]!;
@@ -293,7 +285,7 @@ function legacyGate(
     if (
       v86 || (dplOf(code.attr) !== i[CPL] &&
         (code.attr & Attr.Conforming) === 0)
-    ) faultCode(cpu, Vector.GP, selectorError(selector) + ext);
+    ) faultCode(cpu, Vector.GP, selectorError(selector));
     checkEntry(cpu, code, gate.low, 0);
     push(cpu, gate.flags, 0, size);
     push(cpu, oldCs, 0, size);
@@ -303,11 +295,11 @@ function legacyGate(
   } else {
     const level = dplOf(code.attr);
     if (v86 && level !== 0) {
-      faultCode(cpu, Vector.GP, selectorError(selector) + ext);
+      faultCode(cpu, Vector.GP, selectorError(selector));
     }
     const oldSs = i[SS + SEG_SEL]!;
     const oldSp = i[RSP]!;
-    withExt(cpu, ext, () => readInnerStack(cpu, level));
+    checkInnerStack(cpu, STACK, level);
     const sp = innerStackPointer(cpu, level);
     checkEntry(cpu, code, gate.low, 0);
     orDescriptor(cpu, STACK, ACCESSED);
@@ -338,11 +330,6 @@ function legacyGate(
   i[RIP + 1] = 0;
 }
 
-/** Reads and checks the stack segment of an inner level into STACK. */
-function readInnerStack(cpu: Cpu, level: number): void {
-  checkInnerStack(cpu, STACK, level);
-}
-
 /** Reads the stack segment of an inner level from the TSS and checks it (#TS, #SS). */
 export function checkInnerStack(
   cpu: Cpu,
@@ -361,15 +348,10 @@ export function checkInnerStack(
   if ((stack.attr & Attr.Present) === 0) faultCode(cpu, Vector.SS, error);
 }
 
-function taskGate(
-  cpu: Cpu,
-  selector: number,
-  ext: number,
-  error: number,
-): void {
-  const code = selectorError(selector) + ext;
+function taskGate(cpu: Cpu, selector: number, error: number): void {
+  const code = selectorError(selector);
   if ((selector & 4) !== 0) faultCode(cpu, Vector.GP, code);
-  withExt(cpu, ext, () => readDescriptor(cpu, TASK, selector, Vector.GP));
+  readDescriptor(cpu, TASK, selector, Vector.GP);
   const type = TASK.attr & (Attr.S | Attr.TypeMask);
   if (type !== SystemType.Tss32 && type !== SystemType.Tss16) {
     faultCode(cpu, Vector.GP, code);
@@ -377,6 +359,9 @@ function taskGate(
   if ((TASK.attr & Attr.Present) === 0) faultCode(cpu, Vector.NP, code);
   switchTask(cpu, TASK, TaskSwitch.Call, error);
 }
+
+/** What throwing and delivering a fault takes, in instructions. */
+const FAULT_COST = 64;
 
 /** Contributory exceptions (SDM volume 3A, table 6-5). */
 function contributory(vector: number): boolean {
@@ -392,13 +377,16 @@ function tripleFault(cpu: Cpu): void {
 /**
  * Delivers the exception in the FAULT words; RIP is at the instruction that raised it.
  * Faults on the way become double and triple faults.
- *
- * @param first Vector of an event whose delivery raised it, or -1.
  */
-export function raise(cpu: Cpu, first = -1): void {
+export function raise(cpu: Cpu): void {
   const i = cpu.i32;
-  let previous = first;
+  cpu.spent += FAULT_COST;
+  // The instruction was not completed: what it triggered is triggered again when it is restarted.
+  i[PENDING_DB] = 0;
+  i[EVENTS] = i[EVENTS]! & ~Event.Debug;
+  let previous = -1;
   for (;;) {
+    cpu.newTask = false;
     let vector = i[FAULT_VECTOR]!;
     let error = i[FAULT_HAS_ERROR] === 1 ? i[FAULT_ERROR]! : -1;
     if (previous === Vector.DF) return tripleFault(cpu);
@@ -427,7 +415,8 @@ function deliverEvent(cpu: Cpu, vector: number, source: number): void {
     deliver(cpu, vector, source, -1, false);
   } catch (thrown) {
     if (thrown !== FAULT) throw thrown;
-    raise(cpu, vector);
+    // External interrupts, NMI and #DB are benign: no double fault.
+    raise(cpu);
   }
 }
 
@@ -439,8 +428,8 @@ function debugTrap(cpu: Cpu, conditions: number): void {
     return;
   }
   i[PENDING_DB] = 0;
-  i[DR6] = i[DR6]! | conditions;
-  i[DR7] = i[DR7]! & ~0x2000;
+  setDebugStatus(cpu, conditions);
+  wake(cpu);
   deliverEvent(cpu, Vector.DB, Source.Exception);
 }
 
@@ -448,12 +437,15 @@ function debugTrap(cpu: Cpu, conditions: number): void {
 export function stopForHost(cpu: Cpu, conditions: number): void {
   const i = cpu.i32;
   i[PENDING_DB] = conditions;
+  i[RESUME_ACTIVITY] = i[ACTIVITY]!;
   i[ACTIVITY] = Activity.GuestDebug;
   i[EVENTS] = (i[EVENTS]! | Event.Stopped) & ~Event.Debug;
 }
 
 /** DR6.BS. */
 const SINGLE_STEP = 0x4000;
+/** DR7.GD: every #DB clears it, so that its handler may use the debug registers. */
+const DR7_GD = 0x2000;
 
 /**
  * Before the one instruction of a block in single mode: instruction breakpoints, which
@@ -461,7 +453,12 @@ const SINGLE_STEP = 0x4000;
  */
 export function beforeSingle(cpu: Cpu): void {
   const i = cpu.i32;
-  if ((i[EFLAGS]! & Flag.RF) !== 0) return;
+  cpu.trapDone = false;
+  if ((i[EFLAGS]! & Flag.RF) !== 0) {
+    // It lasts for this instruction; a fault of it sets it again.
+    i[EFLAGS] = i[EFLAGS]! & ~Flag.RF;
+    return;
+  }
   const long = (i[MODE]! & Mode.Long) !== 0;
   const low = long ? i[RIP]! : (i[RIP]! + i[CS + SEG_BASE]!) | 0;
   const hit = watchFetch(cpu, low, long ? i[RIP + 1]! : 0);
@@ -470,10 +467,17 @@ export function beforeSingle(cpu: Cpu): void {
     stopForHost(cpu, hit);
     return;
   }
-  i[DR6] = i[DR6]! | hit;
+  setDebugStatus(cpu, hit);
   i[FAULT_VECTOR] = Vector.DB;
   i[FAULT_HAS_ERROR] = 0;
   throw FAULT;
+}
+
+/** Lets a single-step trap follow the current instruction. */
+export function pendSingleStep(cpu: Cpu): void {
+  const i = cpu.i32;
+  i[PENDING_DB] = i[PENDING_DB]! | SINGLE_STEP;
+  i[EVENTS] = i[EVENTS]! | Event.Debug;
 }
 
 /**
@@ -488,16 +492,11 @@ export function afterSingle(
   shadowed: boolean,
 ): void {
   const i = cpu.i32;
-  i[EFLAGS] = i[EFLAGS]! & ~Flag.RF;
   if (shadowed) i[SHADOW] = 0;
   // A shadow made by MOV SS holds #DB back until after the next instruction.
-  if (trap && (i[SHADOW] === 0 || i[SHADOW] === 1)) {
-    i[PENDING_DB] = i[PENDING_DB]! | SINGLE_STEP;
-    i[EVENTS] = i[EVENTS]! | Event.Debug;
-  } else if (cpu.hostStep) {
-    i[PENDING_DB] = i[PENDING_DB]! | SINGLE_STEP;
-    i[EVENTS] = i[EVENTS]! | Event.Debug;
-  }
+  if (
+    (trap && !cpu.trapDone && i[SHADOW] !== MOV_SS_SHADOW) || cpu.hostStep
+  ) pendSingleStep(cpu);
   updateMode(cpu);
 }
 

@@ -88,6 +88,8 @@ export const DR = 148;
 export const DR6 = 156;
 /** DR7. */
 export const DR7 = 157;
+/** The {@linkcode ACTIVITY} that goes on when the host has looked at a debug event. */
+export const RESUME_ACTIVITY = 158;
 
 /** The CPU's own MSRs, two words each; indices are relative to this. */
 export const MSR = 160;

@@ -194,7 +194,7 @@ export function guestWriteOwnMsr(
       break;
     case 0x1b:
       // No local APIC yet that could be moved: bits as they are, address within range.
-      if ((high >>> (PHYSICAL_BITS - 32)) !== 0 || (low & 0x2ff) !== 0) {
+      if ((high >>> (PHYSICAL_BITS - 32)) !== 0 || (low & 0x6ff) !== 0) {
         return OwnMsr.Refused;
       }
       break;

@@ -31,6 +31,7 @@ export type Action = Handler | number;
  *   handler works from {@linkcode linearOf};
  * - `Ra`: ModRM r/m as an untranslated operand or register: memory is left to the handler (a = 0), a
  *   register gives its address;
+ * - `Fv`: the register that ModRM.rm names, whatever ModRM.mod is;
  * - `Gb Gw Gd Gq Gv Gy`: ModRM reg; `Zb Zv Zq`: register in the opcode; `By`: VEX.vvvv, whose address
  *   goes into the record's R_IMM;
  * - `Ib Iw Iz Iv`: immediate (Iz: 16 or 32 bits sign-extended, Iv: up to 64), `Ibs`: 8 bits

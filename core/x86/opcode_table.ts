@@ -21,6 +21,7 @@ export type OperandKind =
   | "E"
   | "M"
   | "R"
+  | "F"
   | "G"
   | "Z"
   | "B"
@@ -109,7 +110,7 @@ function parseOperand(text: string): Operand {
   if (name === "Iz") return { kind: "I", size: -4, read, write, detail: 1 };
   const kind = name[0] as OperandKind;
   const size = SIZES[name.slice(1)];
-  if (size === undefined || !"EMRGZBIAJSCDO".includes(kind)) {
+  if (size === undefined || !"EMRFGZBIAJSCDO".includes(kind)) {
     throw new SyntaxError(`Cannot parse operand: ${text}`);
   }
   if (kind === "J") {
@@ -118,7 +119,7 @@ function parseOperand(text: string): Operand {
   return { kind, size, read, write, detail: 0 };
 }
 
-const MODRM_KINDS = "EMRGSCD";
+const MODRM_KINDS = "EMRFGSCD";
 
 function mapOf(bytes: string[], vex: boolean): number {
   if (bytes[0] !== "0F") {

@@ -49,7 +49,7 @@ import {
   readDescriptor,
   SystemType,
 } from "./segments.ts";
-import { peek, push, release } from "./stack.ts";
+import { peek, push, release, RSP } from "./stack.ts";
 
 const D = descriptor();
 
@@ -88,8 +88,21 @@ function pushSegment(seg: number, size: number): Handler {
 
 function popSegment(seg: number, size: number): Handler {
   return (cpu) => {
-    loadSegment(cpu, seg, peek(cpu, 0, size) & 0xffff);
+    const selector = peek(cpu, 0, size) & 0xffff;
+    const i = cpu.i32;
+    const low = i[RSP]!, high = i[RSP + 1]!;
+    // The stack pointer's size is that of the old SS.
     release(cpu, size);
+    let done = false;
+    try {
+      loadSegment(cpu, seg, selector);
+      done = true;
+    } finally {
+      if (!done) {
+        i[RSP] = low;
+        i[RSP + 1] = high;
+      }
+    }
     shadowStack(cpu, seg);
   };
 }

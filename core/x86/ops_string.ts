@@ -39,6 +39,8 @@ const RSI = 12;
 const RDI = 14;
 /** Iterations in one go: some tens of microseconds. */
 const CHUNK = 4096;
+/** What one element, and one run of them at once, takes, in instructions. */
+const ELEMENT_COST = 4, BULK_COST = 16;
 
 function step(cpu: Cpu, size: number): number {
   return (cpu.i32[EFLAGS]! & Flag.DF) !== 0 ? -size : size;
@@ -253,7 +255,11 @@ function repeated(once: Once, size: number, bulkMove: number): Handler {
         once(cpu, pc, size);
         decrementCount(cpu, pc);
         n++;
-      } else n += many;
+        cpu.spent += ELEMENT_COST;
+      } else {
+        n += many;
+        cpu.spent += BULK_COST;
+      }
       if (countIsZero(cpu, pc)) return;
       if (i[EVENTS] !== 0) break;
     }
@@ -276,6 +282,7 @@ function repeatedWhile(once: Once, size: number): Handler {
     for (let n = 0; n < most; n++) {
       once(cpu, pc, size);
       decrementCount(cpu, pc);
+      cpu.spent += ELEMENT_COST;
       if (countIsZero(cpu, pc) || zero(cpu) !== equal) return;
       if (i[EVENTS] !== 0) break;
     }

@@ -20,7 +20,7 @@ import type { Cpu } from "./cpu.ts";
 import { fault, gp0, undefinedOpcode, Vector } from "./fault.ts";
 import { popFlags } from "./far.ts";
 import { overflow, readFlags, setArithmeticFlags } from "./flags.ts";
-import { deliver, Source, stopForHost } from "./interrupts.ts";
+import { deliver, pendSingleStep, Source, stopForHost } from "./interrupts.ts";
 import {
   ACTIVITY,
   Activity,
@@ -45,6 +45,7 @@ import {
   MSR_SYSENTER_EIP,
   MSR_SYSENTER_ESP,
   MSR_TSC_AUX,
+  PENDING_DB,
   R_IMM,
   RIP,
   SEG,
@@ -61,12 +62,15 @@ import { updateMode } from "./mode.ts";
 import { guestWriteOwnMsr, OwnMsr, readOwnMsr, readTsc } from "./msrs.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { put32, put64, putZero } from "./operand.ts";
-import { canonical, Cr, flushPage, flushTlb } from "./paging.ts";
+import { canonical, Cr, flushTlb } from "./paging.ts";
 import { restart } from "./repeat.ts";
 import { peek, push, release, RSP } from "./stack.ts";
+import { setDebugStatus } from "./watch.ts";
 
 const RAX = 0, RCX = 2, RDX = 4, RBX = 6, R11 = 22;
 const PAIR = new Uint32Array(2);
+/** What an MSR access or a hypercall takes the host, in instructions. */
+const HOST_COST = 64;
 
 function supervisorOnly(cpu: Cpu): void {
   if (cpu.i32[CPL] !== 0) gp0(cpu);
@@ -118,8 +122,13 @@ function popFlagsOf(size: number): Handler {
     const image = peek(cpu, 0, size);
     release(cpu, size);
     const protectedMode = (cpu.i32[MODE]! & Mode.Protected) !== 0;
-    popFlags(cpu, image & ~Flag.RF, size, protectedMode ? cpu.i32[CPL]! : 0);
-    cpu.i32[EFLAGS] = cpu.i32[EFLAGS]! & ~Flag.RF;
+    // RF, and at CPL 0 VIF and VIP, are cleared whatever was popped (SDM volume 2B, POPF).
+    popFlags(
+      cpu,
+      image & ~(Flag.RF | Flag.VIF | Flag.VIP),
+      size,
+      protectedMode ? cpu.i32[CPL]! : 0,
+    );
     updateMode(cpu);
   };
 }
@@ -178,6 +187,7 @@ function rdmsr(cpu: Cpu): void {
   if (!readOwnMsr(cpu, index, PAIR)) {
     PAIR[0] = 0;
     PAIR[1] = 0;
+    cpu.spent += HOST_COST;
     if (cpu.host.readMsr(cpu.vcpu, index, PAIR) !== MsrResult.Handled) {
       gp0(cpu);
     }
@@ -191,6 +201,7 @@ function wrmsr(cpu: Cpu): void {
   const index = i[RCX]! >>> 0;
   const own = guestWriteOwnMsr(cpu, index, i[RAX]!, i[RDX]!);
   if (own === OwnMsr.Done) return;
+  cpu.spent += HOST_COST;
   if (
     own === OwnMsr.Refused ||
     cpu.host.writeMsr(cpu.vcpu, index, i[RAX]! >>> 0, i[RDX]! >>> 0) !==
@@ -241,6 +252,8 @@ function syscall(cpu: Cpu): void {
   }
   flat(cpu, Seg.SS, selector + 8, DATA32);
   i[CPL] = 0;
+  // TF counts at the end of SYSCALL and SYSRET, not at the start.
+  cpu.trapDone = (i[EFLAGS]! & Flag.TF) === 0;
   updateMode(cpu);
 }
 
@@ -273,6 +286,7 @@ function sysret(wide: boolean): Handler {
     }
     flat(cpu, Seg.SS, (base + 8) | 3, DATA32 | DPL3);
     i[CPL] = 3;
+    if ((i[EFLAGS]! & Flag.TF) !== 0) pendSingleStep(cpu);
     updateMode(cpu);
   };
 }
@@ -342,7 +356,14 @@ function into(cpu: Cpu): void {
   if (overflow(cpu)) deliver(cpu, Vector.OF, Source.Software, -1, false);
 }
 
+/** INT1: one #DB together with conditions that MOV SS has held back. */
 function int1(cpu: Cpu): void {
+  const i = cpu.i32;
+  if (i[PENDING_DB] !== 0) {
+    setDebugStatus(cpu, i[PENDING_DB]!);
+    i[PENDING_DB] = 0;
+    i[EVENTS] = i[EVENTS]! & ~Event.Debug;
+  }
   deliver(cpu, Vector.DB, Source.External, -1, false);
 }
 
@@ -392,12 +413,10 @@ function clts(cpu: Cpu): void {
   cpu.i32[CR0] = cpu.i32[CR0]! & ~Cr.TS;
 }
 
-function invlpg(cpu: Cpu, _a: number, _b: number, pc: number): void {
+/** INVLPG: all of the TLB, because a large page may be cached in many entries. */
+function invlpg(cpu: Cpu): void {
   supervisorOnly(cpu);
-  linearOf(cpu, pc, 1, false);
-  // A large page may be cached in many entries.
   flushTlb(cpu);
-  flushPage(cpu, cpu.i32[EA]!);
 }
 
 function invpcid(cpu: Cpu, a: number, b: number): void {
@@ -457,6 +476,7 @@ function hypercall(cpu: Cpu, _a: number, _b: number, pc: number): void {
   frame.protectedMode = (mode & (Mode.Protected | Mode.V86)) ===
     Mode.Protected;
   frame.cpl = i[CPL]!;
+  cpu.spent += HOST_COST;
   switch (cpu.host.hypercall(frame)) {
     case HypercallResult.Handled:
       return;
@@ -522,21 +542,20 @@ export const systemOps: readonly OpDef[] = [
   { code: "CD", operands: "Ib", run: softwareInterrupt, flags: "ends" },
   { code: "CE", run: into, flags: "ends no64" },
   { code: "F1", run: int1, flags: "ends" },
-  // The register forms of MOV to and from control registers ignore ModRM.mod.
   {
-    code: "0F 20 r",
-    operands: "=Ev Cd",
+    code: "0F 20",
+    operands: "=Fv Cd",
     run: moveFromControl,
     flags: "ends f64",
   },
-  { code: "0F 22 r", operands: "Cd Ev", run: moveToControl, flags: "ends f64" },
+  { code: "0F 22", operands: "Cd Fv", run: moveToControl, flags: "ends f64" },
   {
-    code: "0F 21 r",
-    operands: "=Ev Dd",
+    code: "0F 21",
+    operands: "=Fv Dd",
     run: moveFromDebug,
     flags: "ends f64",
   },
-  { code: "0F 23 r", operands: "Dd Ev", run: moveToDebug, flags: "ends f64" },
+  { code: "0F 23", operands: "Dd Fv", run: moveToDebug, flags: "ends f64" },
   { code: "0F 01 /6", operands: "Ew", run: lmsw, flags: "ends" },
   { code: "0F 01 /4 m", operands: "=Ew", run: smsw(2) },
   {

@@ -100,13 +100,6 @@ export function flushTlb(cpu: Cpu): void {
   } else i[TLB_GEN] = next;
 }
 
-/** Forgets the cached translations of one page. */
-export function flushPage(cpu: Cpu, low: number): void {
-  const i = cpu.i32;
-  let at = TLB + (((low >>> 12) & (TLB_ENTRIES - 1)) << 2);
-  for (let n = 0; n < 12; n++, at += TLB_WORDS) i[at] = 0;
-}
-
 /** Selects the TLBs for the current CPL, EFLAGS.AC and CR4.SMAP. */
 export function selectTlb(cpu: Cpu): void {
   const i = cpu.i32;
@@ -146,6 +139,9 @@ function setEntryBits(cpu: Cpu, gpa: number, value: number): void {
   cpu.dv.setInt32(cpu.ramBase + gpa, value, true);
   if (pageHasCode(cpu, gpa)) dropCode(cpu, gpa, 4);
 }
+
+/** Upper entries of the walk under way whose accessed bit is to be set if it succeeds. */
+const UNACCESSED = new Float64Array(3);
 
 /** 2^12 in a physical address from the words of an entry. */
 function entryAddress(low: number, high: number): number {
@@ -190,6 +186,7 @@ export function walk(
   let noExecute = false;
   let entryLow = 0, entryHigh = 0, at = 0;
   let shift = 12;
+  let unaccessed = 0;
   let gpa: number;
   if ((cr4 & Cr.PAE) === 0) {
     at = ((i[CR3]! & -4096) >>> 0) + ((low >>> 22) << 2);
@@ -203,7 +200,7 @@ export function walk(
       gpa = ((entryLow >>> 13) & 255) * 0x1_0000_0000 +
         (((entryLow & 0xffc0_0000) | (low & 0x3f_ffff)) >>> 0);
     } else {
-      if (!probe && (entryLow & A) === 0) setEntryBits(cpu, at, entryLow | A);
+      if ((entryLow & A) === 0) UNACCESSED[unaccessed++] = at;
       at = ((entryLow & -4096) >>> 0) + (((low >>> 12) & 1023) << 2);
       entryLow = entryWord(cpu, at);
       if ((entryLow & P) === 0) return fail(0);
@@ -248,9 +245,7 @@ export function walk(
       if (reserved) return fail(RSVD | P);
       rights &= entryLow;
       if (large || level === 0) break;
-      if (!probe && (entryLow & A) === 0) {
-        setEntryBits(cpu, at, entryLow | A);
-      }
+      if ((entryLow & A) === 0) UNACCESSED[unaccessed++] = at;
       table = entryAddress(entryLow, entryHigh);
       level--;
     }
@@ -279,6 +274,10 @@ export function walk(
   if ((access & Access.Fetch) !== 0 && noExecute) return fail(P);
 
   if (!probe) {
+    for (let n = 0; n < unaccessed; n++) {
+      const upper = UNACCESSED[n]!;
+      setEntryBits(cpu, upper, entryWord(cpu, upper) | A);
+    }
     const want = entryLow | A | ((access & Access.Write) !== 0 ? D : 0);
     if (want !== entryLow) setEntryBits(cpu, at, want);
     entryLow = want;

@@ -14,14 +14,13 @@ import {
   CR0,
   CR3,
   CR4,
+  DR7,
   EFLAGS,
   Event,
   EVENTS,
   Flag,
   GPR,
   HIGH,
-  MODE,
-  Mode,
   PENDING_DB,
   RIP,
   SEG,
@@ -191,7 +190,7 @@ export function switchTask(
   setFromDescriptor(cpu, Seg.TR, NEW.selector, NEW);
   i[TR + SEG_ATTR] = i[TR + SEG_ATTR]! | 2;
 
-  // From here on faults happen in the new task.
+  cpu.newTask = true;
   const base = wide ? 8 : 7;
   if (wide && (i[CR0]! & Cr.PG) !== 0) {
     i[CR3] = words[7]!;
@@ -201,6 +200,7 @@ export function switchTask(
       faultCode(cpu, Vector.TS, code);
     }
   }
+  i[DR7] = i[DR7]! & ~DR7_LOCAL;
   i[RIP] = words[base]!;
   i[RIP + 1] = 0;
   let newFlags = (words[base + 1]! & TASK_FLAGS) | 2;
@@ -209,7 +209,8 @@ export function switchTask(
   setArithmeticFlags(cpu, newFlags);
   for (let r = 0; r < 8; r++) {
     const value = words[base + 2 + r]!;
-    i[GPR + 2 * r] = wide ? value : (i[GPR + 2 * r]! & -65536) | value;
+    // The upper halves that a 16-bit TSS lacks come out as ones, as on the 80386.
+    i[GPR + 2 * r] = wide ? value : value | -65536;
     i[GPR + 2 * r + 1] = 0;
   }
   const selectors = words.slice(base + 10, base + (wide ? 17 : 15))
@@ -220,10 +221,16 @@ export function switchTask(
     faultCode(cpu, Vector.GP, 0);
   }
   if (wide && (words[25]! & 1) !== 0) {
-    i[PENDING_DB] = i[PENDING_DB]! | 0x8000;
+    i[PENDING_DB] = i[PENDING_DB]! | DR6_BT;
     i[EVENTS] = i[EVENTS]! | Event.Debug;
   }
+  cpu.newTask = false;
 }
+
+/** DR6.BT: the T flag of the new TSS. */
+const DR6_BT = 0x8000;
+/** DR7.L0 to L3 and LE, which a task switch clears. */
+const DR7_LOCAL = 0x155;
 
 const TASK_FLAGS = Flag.Arithmetic | Flag.TF | Flag.IF | Flag.DF | Flag.IOPL |
   Flag.NT | Flag.RF | Flag.VM | Flag.AC | Flag.VIF | Flag.VIP | Flag.ID;
@@ -263,6 +270,11 @@ function loadTaskSegments(
   const ldtr = SEG + Seg.LDTR * SEG_WORDS;
   i[ldtr + SEG_SEL] = ldt;
   i[ldtr + SEG_ATTR] = Attr.Unusable;
+  const v86 = (i[EFLAGS]! & Flag.VM) !== 0;
+  const cs = selectors[Seg.CS]!;
+  const cpl = v86 ? 3 : cs & 3;
+  i[CPL] = cpl;
+  updateMode(cpu);
   if ((ldt & 0xfffc) !== 0) {
     if ((ldt & 4) !== 0) faultCode(cpu, Vector.TS, selectorError(ldt));
     readDescriptor(cpu, PART, ldt, Vector.TS);
@@ -272,18 +284,13 @@ function loadTaskSegments(
     ) faultCode(cpu, Vector.TS, selectorError(ldt));
     setFromDescriptor(cpu, Seg.LDTR, ldt, PART);
   }
-  if ((i[EFLAGS]! & Flag.VM) !== 0) {
-    i[CPL] = 3;
-    i[MODE] = i[MODE]! | Mode.V86;
+  if (v86) {
     for (let seg = 0; seg < 6; seg++) {
       setParagraph(cpu, seg, selectors[seg] ?? 0);
     }
     updateMode(cpu);
     return;
   }
-  const cs = selectors[Seg.CS]!;
-  const cpl = cs & 3;
-  i[CPL] = cpl;
   if ((cs & 0xfffc) === 0) faultCode(cpu, Vector.TS, 0);
   readDescriptor(cpu, PART, cs, Vector.TS);
   const conforming = (PART.attr & Attr.Conforming) !== 0;

@@ -32,6 +32,7 @@ import {
   IDTR,
   MSR_APIC_BASE,
   PENDING_DB,
+  RESUME_ACTIVITY,
   RIP,
   SEG,
   Seg,
@@ -177,8 +178,10 @@ export class InterpreterVcpu implements Vcpu {
     const deadline = cpu.clock() + slice * 1e6;
     const exit = this.#exit;
     if (i[ACTIVITY] === Activity.GuestDebug) {
-      i[ACTIVITY] = Activity.Running;
-      i[EVENTS] = i[EVENTS]! & ~Event.Stopped;
+      i[ACTIVITY] = i[RESUME_ACTIVITY]!;
+      if (i[ACTIVITY] === Activity.Running) {
+        i[EVENTS] = i[EVENTS]! & ~Event.Stopped;
+      }
       i[PENDING_DB] = 0;
     }
     for (;;) {

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Cpu } from "./cpu.ts";
-import { DR, DR7, Event, EVENTS, PENDING_DB } from "./layout.ts";
+import { DR, DR6, DR7, Event, EVENTS, PENDING_DB } from "./layout.ts";
 
 /** Whether DR7 in force enables breakpoint n, locally or globally. */
 function enabled(dr7: number, n: number): boolean {
@@ -15,6 +15,11 @@ function enabled(dr7: number, n: number): boolean {
 /** DR7 in force: the host's while it debugs, else the guest's. */
 export function debugControl(cpu: Cpu): number {
   return cpu.hostDebugRegisters?.dr7 ?? cpu.i32[DR7]!;
+}
+
+/** Puts the conditions of a #DB into DR6: bits 0 to 3 are replaced, the others stay until cleared. */
+export function setDebugStatus(cpu: Cpu, conditions: number): void {
+  cpu.i32[DR6] = (cpu.i32[DR6]! & ~15) | conditions;
 }
 
 /** Bytes that breakpoint n watches: 1, 2, 8 or 4. */

@@ -134,3 +134,97 @@ export async function assertRejects<E extends Error = Error>(
   }
   throw new AssertionError("Expected function to reject.");
 }
+
+/** Fails if the values are deeply equal. */
+export function assertNotEquals<T>(actual: T, expected: T, msg?: string): void {
+  try {
+    deepStrictEqual(actual, expected);
+  } catch {
+    return;
+  }
+  throw new AssertionError(
+    `Expected actual: ${text(actual)} not to be: ${text(expected)}${
+      msg ? `: ${msg}` : ""
+    }`,
+  );
+}
+
+/** Fails if `actual` is null or undefined. */
+export function assertExists<T>(
+  actual: T,
+  msg?: string,
+): asserts actual is NonNullable<T> {
+  if (actual === undefined || actual === null) {
+    throw new AssertionError(
+      `Expected actual: "${actual}" to not be null or undefined${
+        msg ? `: ${msg}` : ""
+      }`,
+    );
+  }
+}
+
+/** A value that counts as false. */
+export type Falsy = false | 0 | 0n | "" | null | undefined;
+
+/** Fails unless `expr` is falsy. */
+export function assertFalse(expr: unknown, msg = ""): asserts expr is Falsy {
+  if (expr) throw new AssertionError(msg);
+}
+
+/** Fails unless `actual` is greater than `expected`. */
+export function assertGreater<T>(actual: T, expected: T, msg?: string): void {
+  if (!(actual > expected)) {
+    throw new AssertionError(
+      msg ?? `Expect ${text(actual)} > ${text(expected)}`,
+    );
+  }
+}
+
+/** Fails unless `actual` is less than `expected`. */
+export function assertLess<T>(actual: T, expected: T, msg?: string): void {
+  if (!(actual < expected)) {
+    throw new AssertionError(
+      msg ?? `Expect ${text(actual)} < ${text(expected)}`,
+    );
+  }
+}
+
+/** Fails unless the numbers differ by no more than `tolerance`. */
+export function assertAlmostEquals(
+  actual: number,
+  expected: number,
+  tolerance = Math.max(Math.abs(expected) * 1e-7, Number.EPSILON),
+  msg?: string,
+): void {
+  if (Object.is(actual, expected)) return;
+  if (!(Math.abs(expected - actual) <= tolerance)) {
+    throw new AssertionError(
+      `Expected actual: "${actual}" to be close to "${expected}"${
+        msg ? `: ${msg}` : ""
+      }`,
+    );
+  }
+}
+
+/** Fails unless `actual` is an instance of `expectedType`. */
+export function assertInstanceOf<
+  // deno-lint-ignore no-explicit-any
+  T extends abstract new (...args: any[]) => any,
+>(
+  actual: unknown,
+  expectedType: T,
+  msg = "",
+): asserts actual is InstanceType<T> {
+  if (!(actual instanceof expectedType)) {
+    throw new AssertionError(
+      `Expected object to be an instance of "${expectedType.name}"${
+        msg ? `: ${msg}` : ""
+      }: ${text(actual)}`,
+    );
+  }
+}
+
+/** Fails. */
+export function fail(msg?: string): never {
+  throw new AssertionError(`Failed assertion${msg ? `: ${msg}` : "."}`);
+}

@@ -1,0 +1,42 @@
+/**
+ * All addresses of the machine that its devices and loaders agree on.
+ *
+ * @module
+ */
+
+/** Ports. */
+export const Port = {
+  Pic1: 0x20,
+  Pit: 0x40,
+  Keyboard: 0x60,
+  SystemB: 0x61,
+  KeyboardCommand: 0x64,
+  Cmos: 0x70,
+  Post: 0x80,
+  SystemA: 0x92,
+  Pic2: 0xa0,
+  DebugText: 0xe9,
+  IoDelay: 0xed,
+  DebugExit: 0xf4,
+  Com1: 0x3f8,
+} as const;
+
+/** Guest-physical addresses that loaders use below 1 MiB. */
+export const LowMemory = {
+  /** Flat GDT for guests that are entered in protected or long mode. */
+  Gdt: 0x500,
+  /** Multiboot information, with its memory map. */
+  BootInfo: 0x1000,
+  /** Command line and module names. */
+  BootText: 0x2000,
+  BootTextEnd: 0x5000,
+  /** Page tables for guests that are entered in long mode: one PML4, one PDPT, four PDs. */
+  PageTables: 0x6_0000,
+  PageTablesEnd: 0x6_6000,
+  /** Stack top of an entered guest, growing down. */
+  StackTop: 0x6_0000,
+  /** End of conventional memory. */
+  ConventionalEnd: 0xa_0000,
+  /** Start of extended memory. */
+  Extended: 0x10_0000,
+} as const;

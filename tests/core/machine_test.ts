@@ -1,0 +1,431 @@
+import { assert, assertEquals, assertLess } from "@std/assert";
+import {
+  type HypercallFrame,
+  HypercallResult,
+  MsrResult,
+  type VcpuExit,
+} from "../../core/backend.ts";
+import { GuestMemory } from "../../core/guest_memory.ts";
+import { loadImage } from "../../core/loaders/load_image.ts";
+import { Machine, type MachineOptions } from "../../core/machine.ts";
+import { interpreter } from "../../core/x86/backend.ts";
+import { fakeBackend, type FakeVcpu, type Script } from "./_fake_backend.ts";
+
+const HALTED: VcpuExit = { reason: "hlt" };
+const INTERRUPTED: VcpuExit = { reason: "interrupted" };
+const IF = 0x200n;
+
+/** A machine whose vCPU runs `script`. */
+function fake(
+  script: Script,
+  options: Omit<MachineOptions, "backend" | "memory"> = {},
+): { machine: Machine; vcpu: FakeVcpu } {
+  const machine = new Machine({
+    backend: fakeBackend(script),
+    memory: new GuestMemory(0x20_0000, 0),
+    ...options,
+  });
+  return { machine, vcpu: machine.vcpus[0] as FakeVcpu };
+}
+
+/** A machine that runs 16-bit code at 0x7C00. */
+function real(code: readonly number[]): { machine: Machine; output: number[] } {
+  const memory = new GuestMemory(0x20_0000);
+  const output: number[] = [];
+  const machine = new Machine({
+    backend: interpreter(),
+    memory,
+    onOutput: (byte) => output.push(byte),
+  });
+  loadImage(memory, machine.vcpus[0]!, new Uint8Array(code));
+  return { machine, output };
+}
+
+/** mov al, value; out port, al */
+function out(port: number, ...values: readonly number[]): number[] {
+  return values.flatMap((value) =>
+    port < 0x100
+      ? [0xb0, value, 0xe6, port]
+      : [0xba, port & 255, port >> 8, 0xb0, value, 0xee]
+  );
+}
+
+const SPIN = [0xeb, 0xfe];
+
+Deno.test("Machine.run gives the exit code that the guest wrote", async () => {
+  const { machine } = fake((vcpu) => {
+    vcpu.host.writePort(0, 0xf4, 4, 0x10);
+    return INTERRUPTED;
+  });
+  assertEquals(await machine.run(), { kind: "exit", code: 0x21 });
+});
+
+Deno.test("Machine.run stops at the first thing that ends it", async () => {
+  const { machine, vcpu } = fake((vcpu) => {
+    vcpu.host.writePort(0, 0xf4, 1, 0);
+    vcpu.host.writePort(0, 0x64, 1, 0xfe);
+    return { reason: "shutdown" };
+  });
+  assertEquals(await machine.run(), { kind: "exit", code: 1 });
+  assert(vcpu.kicks > 0);
+});
+
+Deno.test("Machine.run tells the ends of a run apart", async () => {
+  const ends: [Script, string][] = [
+    [() => ({ reason: "shutdown" }), "shutdown"],
+    [() => HALTED, "halted"],
+    [() => ({ reason: "internal-error", message: "no" }), "error"],
+    [(vcpu) => {
+      vcpu.host.writePort(0, 0x64, 1, 0xfe);
+      return INTERRUPTED;
+    }, "reset"],
+    [(vcpu) => {
+      vcpu.host.writePort(0, 0x92, 1, 1);
+      return INTERRUPTED;
+    }, "reset"],
+  ];
+  for (const [script, kind] of ends) {
+    assertEquals((await fake(script).machine.run()).kind, kind);
+  }
+});
+
+Deno.test("Machine.run ends a guest that spins when its time is over", async () => {
+  const { machine } = real(SPIN);
+  const start = performance.now();
+  assertEquals(await machine.run({ timeout: 60 }), { kind: "timeout" });
+  assertLess(performance.now() - start, 2000);
+  machine.close();
+});
+
+Deno.test("Machine.run ends a guest that waits when its time is over", async () => {
+  const { machine } = real([0xfb, 0xf4, 0xeb, 0xfc]);
+  assertEquals(await machine.run({ timeout: 60 }), { kind: "timeout" });
+  machine.close();
+});
+
+Deno.test("Machine.run lets the event loop live while the guest spins", async () => {
+  const { machine } = real(SPIN);
+  let ticks = 0;
+  const timer = setInterval(() => ticks++, 5);
+  assertEquals(await machine.run({ timeout: 150 }), { kind: "timeout" });
+  clearInterval(timer);
+  assert(ticks >= 3, `${ticks} ticks`);
+  machine.close();
+});
+
+Deno.test("Machine.run obeys an abort before, while spinning and while waiting", async () => {
+  for (const code of [SPIN, [0xfb, 0xf4, 0xeb, 0xfc]]) {
+    const { machine } = real(code);
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), 20);
+    const outcome = await machine.run({ timeout: 5000, signal: abort.signal });
+    clearTimeout(timer);
+    assertEquals(outcome, { kind: "aborted" });
+    assertEquals(
+      await machine.run({ signal: AbortSignal.abort() }),
+      { kind: "aborted" },
+    );
+    machine.close();
+  }
+});
+
+Deno.test("Machine.run goes on where the last run ended", async () => {
+  // exit with 0, then with 1
+  const { machine } = real([...out(0xf4, 0), ...out(0xf4, 1), ...SPIN]);
+  assertEquals(await machine.run(), { kind: "exit", code: 1 });
+  assertEquals(await machine.run(), { kind: "exit", code: 3 });
+  machine.close();
+});
+
+Deno.test("Machine sends COM1 and port 0xE9 to its output", async () => {
+  const { machine, output } = real([
+    ...out(0x3f8, 0x48),
+    ...out(0xe9, 0x69),
+    0xfa,
+    0xf4,
+  ]);
+  assertEquals(await machine.run({ timeout: 5000 }), { kind: "halted" });
+  assertEquals(output, [0x48, 0x69]);
+  machine.close();
+});
+
+Deno.test("Machine reads all ones where no device is", () => {
+  const { machine } = fake(() => HALTED);
+  assertEquals(machine.readPort(0, 0xcfc, 4), 0xffff_ffff);
+  const data = new Uint8Array(8);
+  machine.readMmio(0, 0xfee0_0000, data);
+  machine.writeMmio(0, 0xfee0_0000, data);
+  assertEquals(data, new Uint8Array(8).fill(0xff));
+});
+
+/** Sets both interrupt controllers up, vectors 0x20 and 0x28, with a mask. */
+function initPic(mask: number): [number, number][] {
+  return [
+    [0x20, 0x11],
+    [0x21, 0x20],
+    [0x21, 4],
+    [0x21, 1],
+    [0xa0, 0x11],
+    [0xa1, 0x28],
+    [0xa1, 2],
+    [0xa1, 1],
+    [0x21, mask],
+    [0xa1, 0xff],
+  ];
+}
+
+function initPicCode(mask: number): number[] {
+  return initPic(mask).flatMap(([port, value]) => out(port, value));
+}
+
+Deno.test("Machine wires the timer through the interrupt controller", async () => {
+  let now = 0;
+  const vectors: number[] = [];
+  const { machine } = fake((vcpu) => {
+    const write = (port: number, value: number): void =>
+      vcpu.host.writePort(0, port, 1, value);
+    if (now === 0) {
+      for (const [port, value] of initPic(0xfe)) write(port, value);
+      write(0x43, 0x34);
+      write(0x40, 0xa9);
+      write(0x40, 0x04);
+    }
+    if (vcpu.interrupt) {
+      vectors.push(vcpu.host.acknowledgeInterrupt(0));
+      write(0x20, 0x20);
+    }
+    now += 500_000;
+    if (vectors.length === 3) write(0xf4, 0);
+    return INTERRUPTED;
+  }, { now: () => now });
+  await machine.run({ timeout: 5000 });
+  assertEquals(vectors, [0x20, 0x20, 0x20]);
+  // Three periods of 1 ms.
+  assertEquals(Math.round(now / 1e6), 4);
+});
+
+Deno.test("Machine shortens a time slice to the timer's next event", async () => {
+  const slices: number[] = [];
+  const { machine } = fake((vcpu, slice) => {
+    slices.push(slice);
+    if (slices.length === 1) {
+      vcpu.host.writePort(0, 0x43, 1, 0x34);
+      vcpu.host.writePort(0, 0x40, 1, 0xa9);
+      vcpu.host.writePort(0, 0x40, 1, 0x04);
+      return INTERRUPTED;
+    }
+    vcpu.host.writePort(0, 0xf4, 1, 0);
+    return INTERRUPTED;
+  }, { now: () => 0 });
+  await machine.run();
+  assert(slices[1]! <= 1.01, `${slices}`);
+  assert(slices[0]! > slices[1]!, `${slices}`);
+});
+
+Deno.test("Machine wakes a halted guest for a timer that it has just set", async () => {
+  // A guest without a periodic tick: 40 times a one-shot of 1 ms, then HLT.
+  let rounds = 0;
+  const { machine, vcpu } = fake((vcpu) => {
+    if (vcpu.interrupt) {
+      vcpu.host.acknowledgeInterrupt(0);
+      vcpu.host.writePort(0, 0x20, 1, 0x20);
+    } else if (rounds > 0) return HALTED;
+    if (++rounds > 40) {
+      vcpu.host.writePort(0, 0xf4, 1, 0);
+      return INTERRUPTED;
+    }
+    for (
+      const [port, value] of [[0x43, 0x30], [0x40, 0xa9], [0x40, 0x04]] as const
+    ) {
+      vcpu.host.writePort(0, port, 1, value);
+    }
+    return HALTED;
+  });
+  for (const [port, value] of initPic(0xfe)) {
+    machine.writePort(0, port, 1, value);
+  }
+  vcpu.setRegisters({ rflags: IF | 2n });
+  const start = performance.now();
+  assertEquals((await machine.run({ timeout: 20_000 })).kind, "exit");
+  // Waiting for the longest nap each time would take 800 ms.
+  assertLess(performance.now() - start, 600);
+});
+
+Deno.test("Machine's timer interrupts a halted guest of the interpreter", async () => {
+  const handler = 0x7c00 + 0x80;
+  const main = [
+    // IVT entry 0x20 = 0:handler
+    ...[0xc7, 0x06, 0x80, 0x00, handler & 255, handler >> 8],
+    ...[0xc7, 0x06, 0x82, 0x00, 0, 0],
+    ...initPicCode(0xfe),
+    ...out(0x43, 0x34),
+    ...out(0x40, 0xa9, 0x04),
+    // xor bx, bx; sti; again: hlt; cmp bx, 5; jb again
+    ...[0x31, 0xdb, 0xfb, 0xf4, 0x83, 0xfb, 5, 0x72, 0xfa],
+    ...out(0xf4, 0x21),
+    ...SPIN,
+  ];
+  assert(main.length <= 0x80, `${main.length}`);
+  const code = new Array<number>(0x80).fill(0x90);
+  code.splice(0, main.length, ...main);
+  // inc bx; EOI; iret
+  code.push(0x43, ...out(0x20, 0x20), 0xcf);
+  const { machine } = real(code);
+  assertEquals(await machine.run({ timeout: 5000 }), {
+    kind: "exit",
+    code: 0x43,
+  });
+  machine.close();
+});
+
+Deno.test("Machine's serial input wakes and interrupts a halted guest", async () => {
+  const handler = 0x7c00 + 0x90;
+  const main = [
+    // IVT entry 0x24 = 0:handler
+    ...[0xc7, 0x06, 0x90, 0x00, handler & 255, handler >> 8],
+    ...[0xc7, 0x06, 0x92, 0x00, 0, 0],
+    ...initPicCode(0xef),
+    ...out(0x3f9, 1),
+    ...out(0x3fc, 8),
+    // sti; again: hlt; jmp again
+    ...[0xfb, 0xf4, 0xeb, 0xfd],
+  ];
+  assert(main.length <= 0x90, `${main.length}`);
+  const code = new Array<number>(0x90).fill(0x90);
+  code.splice(0, main.length, ...main);
+  code.push(
+    // mov dx, 0x3f8; in al, dx; out dx, al; cmp al, 'q'; jne +4; out 0xf4, 0
+    ...[0xba, 0xf8, 0x03, 0xec, 0xee, 0x3c, 0x71, 0x75, 4],
+    ...out(0xf4, 0),
+    ...out(0x20, 0x20),
+    0xcf,
+  );
+  const { machine, output } = real(code);
+  const send = (text: string): void =>
+    machine.sendSerial(new TextEncoder().encode(text));
+  const timers = [
+    setTimeout(() => send("hi"), 20),
+    setTimeout(() => send(" q"), 40),
+  ];
+  const outcome = await machine.run({ timeout: 5000 });
+  timers.forEach(clearTimeout);
+  assertEquals(outcome, { kind: "exit", code: 1 });
+  assertEquals(new TextDecoder().decode(new Uint8Array(output)), "hi q");
+  machine.close();
+});
+
+Deno.test("Machine.wake outside a wait does nothing", async () => {
+  const { machine } = fake((vcpu) => {
+    machine.wake();
+    vcpu.host.writePort(0, 0xf4, 1, 0);
+    return INTERRUPTED;
+  });
+  machine.wake();
+  assertEquals((await machine.run()).kind, "exit");
+});
+
+Deno.test("Machine reports a triple fault of the interpreter", async () => {
+  // lidt of a table with limit 0, int3
+  const { machine } = real([0x0f, 0x01, 0x1e, 0x06, 0x7c, 0xcc, 0, 0, 0, 0]);
+  assertEquals(await machine.run({ timeout: 5000 }), { kind: "shutdown" });
+  machine.close();
+});
+
+Deno.test("Machine asks its guest interface for MSRs and hypercalls", () => {
+  const asked: string[] = [];
+  const { machine } = fake(() => HALTED, {
+    guestInterface: {
+      readMsr: (vcpu, index, value) => {
+        asked.push(`read ${vcpu} ${index}`);
+        value[0] = 5;
+        return index === 1 ? MsrResult.Handled : MsrResult.Unknown;
+      },
+      writeMsr: (vcpu, index, low, high) => {
+        asked.push(`write ${vcpu} ${index} ${low} ${high}`);
+        return index === 1 ? MsrResult.Refused : MsrResult.Unknown;
+      },
+      hypercall: (frame) => {
+        asked.push(`call ${frame.vcpu}`);
+        return HypercallResult.Handled;
+      },
+    },
+  });
+  const value = new Uint32Array(2);
+  assertEquals(machine.readMsr(0, 1, value), MsrResult.Handled);
+  assertEquals(value[0], 5);
+  assertEquals(machine.readMsr(0, 2, value), MsrResult.Unknown);
+  assertEquals(machine.writeMsr(0, 1, 3, 4), MsrResult.Refused);
+  assertEquals(machine.writeMsr(0, 2, 3, 4), MsrResult.Unknown);
+  const frame: HypercallFrame = {
+    vcpu: 0,
+    longMode: true,
+    protectedMode: true,
+    cpl: 0,
+    gpr: new Uint32Array(32),
+  };
+  assertEquals(machine.hypercall(frame), HypercallResult.Handled);
+  assertEquals(asked, [
+    "read 0 1",
+    "read 0 2",
+    "write 0 1 3 4",
+    "write 0 2 3 4",
+    "call 0",
+  ]);
+});
+
+Deno.test("Machine can ignore unknown MSRs, but not refused ones", () => {
+  const { machine } = fake(() => HALTED, {
+    unknownMsrs: "ignore",
+    guestInterface: {
+      readMsr: (_vcpu, index) =>
+        index === 1 ? MsrResult.Refused : MsrResult.Unknown,
+      writeMsr: (_vcpu, index) =>
+        index === 1 ? MsrResult.Refused : MsrResult.Unknown,
+      hypercall: () => HypercallResult.Unknown,
+    },
+  });
+  const value = new Uint32Array([7, 7]);
+  assertEquals(machine.readMsr(0, 2, value), MsrResult.Handled);
+  assertEquals([...value], [0, 0]);
+  assertEquals(machine.writeMsr(0, 2, 1, 1), MsrResult.Handled);
+  assertEquals(machine.readMsr(0, 1, value), MsrResult.Refused);
+  assertEquals(machine.writeMsr(0, 1, 1, 1), MsrResult.Refused);
+});
+
+Deno.test("Machine without a guest interface knows no MSR and no hypercall", () => {
+  const { machine } = fake(() => HALTED);
+  const value = new Uint32Array(2);
+  assertEquals(machine.readMsr(0, 0x4000_0000, value), MsrResult.Unknown);
+  assertEquals(machine.writeMsr(0, 0x4000_0000, 0, 0), MsrResult.Unknown);
+});
+
+Deno.test("Machine's devices survive random port accesses", () => {
+  const { machine } = fake(() => HALTED);
+  let state = 0x1234_5678;
+  const random = (): number => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return state >>> 0;
+  };
+  const ports = [0x20, 0x40, 0x60, 0x70, 0x80, 0x92, 0xa0, 0xe9, 0x3f8, 0x4d0];
+  const sizes = [1, 2, 4];
+  for (let n = 0; n < 100_000; n++) {
+    const port = ports[random() % ports.length]! + (random() & 7);
+    const size = sizes[random() % 3]!;
+    const limit = 2 ** (8 * size);
+    if ((random() & 1) === 0) {
+      machine.writePort(0, port, size, random() % limit);
+    } else {
+      const value = machine.readPort(0, port, size);
+      assert(
+        Number.isInteger(value) && value >= 0 && value < limit,
+        `${port}: ${value}`,
+      );
+    }
+    if ((random() & 63) === 0) {
+      const vector = machine.acknowledgeInterrupt(0);
+      assert(vector >= -1 && vector < 256, `${vector}`);
+    }
+  }
+});
