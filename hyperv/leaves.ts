@@ -1,0 +1,100 @@
+/**
+ * The hypervisor CPUID leaves that a partition shows.
+ *
+ * @module
+ */
+import type { CpuidEntry } from "../core/backend.ts";
+import {
+  HV_INTERFACE,
+  HvAccess,
+  HvFeature,
+  HvLeaf,
+  HvPrivilege,
+  HvRecommend,
+  STACK_DEBUGGING,
+  VS_INTERFACE,
+} from "./defs/cpuid.ts";
+import type { Profile } from "./syndbg.ts";
+
+/** What the leaves depend on. */
+export interface LeafOptions {
+  /** Whose version is shown. */
+  profile: Profile;
+  /** 12 characters. */
+  vendor: string;
+  /** Whether there is a debug device. */
+  syndbg: boolean;
+  /** Virtual processors in the partition. */
+  vcpus: number;
+}
+
+function word(text: string, at: number): number {
+  let value = 0;
+  for (let n = 3; n >= 0; n--) value = value * 256 + text.charCodeAt(at + n);
+  return value;
+}
+
+function vendorLeaf(leaf: number, max: number, vendor: string): CpuidEntry {
+  const text = vendor.padEnd(12, "\0").slice(0, 12);
+  return {
+    leaf,
+    eax: max,
+    ebx: word(text, 0),
+    ecx: word(text, 4),
+    edx: word(text, 8),
+  };
+}
+
+/** MSRs whose behaviour is complete. */
+const ACCESS = HvAccess.VpRuntime | HvAccess.TimeRefCount |
+  HvAccess.Hypercall | HvAccess.VpIndex | HvAccess.Reset |
+  HvAccess.ReferenceTsc | HvAccess.Frequency | HvAccess.TscInvariant;
+
+/**
+ * The leaves. Those of the virtualization stack (0x40000080 to 82) and the debugging bits
+ * are only there with SynDbg: a machine that was not asked for it shows nothing of it.
+ */
+export function hypervisorLeaves(options: LeafOptions): CpuidEntry[] {
+  const { syndbg, profile } = options;
+  const zero = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+  const last = syndbg ? HvLeaf.StackProperties : HvLeaf.NestedOptimizations;
+  // KVM reports build 14393; the other profile a current Windows Server.
+  const version = profile === "kvm"
+    ? { eax: 14_393, ebx: 0x000a_0000, ecx: 0, edx: 0 }
+    : { eax: 20_348, ebx: 0x000a_0000, ecx: 0, edx: 0 };
+  const leaves: CpuidEntry[] = [
+    vendorLeaf(HvLeaf.Vendor, last, options.vendor),
+    { leaf: HvLeaf.Interface, ...zero, eax: HV_INTERFACE },
+    { leaf: HvLeaf.Version, ...version },
+    {
+      leaf: HvLeaf.Features,
+      eax: ACCESS,
+      ebx: syndbg ? HvPrivilege.Debugging : 0,
+      ecx: 0,
+      edx: HvFeature.Frequency | HvFeature.CrashMsrs |
+        (syndbg ? HvFeature.GuestDebugging | HvFeature.DebugMsrs : 0),
+    },
+    {
+      leaf: HvLeaf.Recommendations,
+      ...zero,
+      eax: HvRecommend.RemoteTlbFlush | HvRecommend.ExProcessorMasks,
+      // Spin without limit before telling us: nothing here can use the hint.
+      ebx: 0xffff_ffff,
+    },
+    { leaf: HvLeaf.Limits, ...zero, eax: options.vcpus, ebx: 64 },
+    { leaf: HvLeaf.Hardware, ...zero },
+    { leaf: HvLeaf.CpuManagement, ...zero },
+    { leaf: HvLeaf.SharedVirtualMemory, ...zero },
+    { leaf: HvLeaf.NestedFeatures, ...zero },
+    { leaf: HvLeaf.NestedOptimizations, ...zero },
+  ];
+  if (!syndbg) return leaves;
+  // KVM, QEMU and VirtualBox give 0 for the highest leaf of this range, OpenVMM its number.
+  const stackMax = profile === "kvm" ? 0 : HvLeaf.StackProperties;
+  return [
+    ...leaves,
+    vendorLeaf(HvLeaf.StackVendor, stackMax, "Microsoft VS"),
+    { leaf: HvLeaf.StackInterface, ...zero, eax: VS_INTERFACE },
+    { leaf: HvLeaf.StackProperties, ...zero, eax: STACK_DEBUGGING },
+  ];
+}
