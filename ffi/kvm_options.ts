@@ -1,0 +1,98 @@
+import type { Backend, CpuidEntry, Vm } from "../core/backend.ts";
+
+/**
+ * Who is Hyper-V to the guest: `user`, the VM's host alone, or `kernel`, KVM's own emulation, which
+ * hands debug commands on.
+ */
+export type HypervMode = "user" | "kernel";
+
+/** Serves the exits of KVM's own Hyper-V (Documentation/virt/kvm/api.rst, KVM_EXIT_HYPERV). */
+export interface KvmHypervHandler {
+  /**
+   * The guest wrote CONTROL or PENDING of the debugger's MSRs; the gates are done.
+   *
+   * @param msr Which: 0x400000F1 or 0x400000F5.
+   * @param control Value of CONTROL.
+   * @param sendGpa Address of the send buffer.
+   * @param receiveGpa Address of the receive buffer.
+   * @param pendingGpa Address of the pending byte.
+   * @returns STATUS, which the kernel takes after CONTROL only.
+   */
+  syndbg(
+    msr: number,
+    control: bigint,
+    sendGpa: bigint,
+    receiveGpa: bigint,
+    pendingGpa: bigint,
+  ): bigint;
+  /**
+   * A hypercall that the kernel does not do itself.
+   *
+   * @param vcpu Which vCPU calls.
+   * @param input The hypercall input value (TLFS 3.7).
+   * @param first GPA of the input, or the first parameter of a fast call.
+   * @param second GPA of the output, or the second parameter of a fast call.
+   * @returns The hypercall result value (TLFS 3.8).
+   */
+  hypercall(
+    vcpu: number,
+    input: bigint,
+    first: bigint,
+    second: bigint,
+  ): bigint;
+}
+
+/** How KVM is used. */
+export interface KvmOptions {
+  /** Path of the C library, if it is not at one of its usual places. */
+  libc?: string;
+  /** How the guest's Hyper-V is made. */
+  hyperv?: {
+    /** Default `auto`: `kernel` where KVM has it with the synthetic debugger, else `user`. */
+    mode?: HypervMode | "auto";
+    /** For mode `kernel`; {@linkcode KvmVm.hypervHandler} sets it for one VM. */
+    handler?: KvmHypervHandler;
+    /** For mode `kernel`: MSRs and calls that no CPUID bit offers are refused. */
+    enforceCpuid?: boolean;
+    /** For mode `kernel`: the debugger's OPTIONS MSR, which lets debug hypercalls through with bit 2. */
+    debugOptions?: bigint;
+  };
+}
+
+/** KVM as a backend. */
+export interface KvmBackend extends Backend {
+  /** Who is Hyper-V. */
+  readonly hyperv: HypervMode;
+  /**
+   * What a hypercall page has to hold so that its calls come to the VM's host (mode `user`, where VMCALL and VMMCALL do
+   * not trap); undefined where the kernel fills the page. See {@linkcode HYPERCALL_CODE}.
+   */
+  readonly hypercallCode: Uint8Array<ArrayBuffer> | undefined;
+  createVm(...parameters: Parameters<Backend["createVm"]>): KvmVm;
+}
+
+/** A VM of KVM. */
+export interface KvmVm extends Vm {
+  /** Serves the exits of KVM's own Hyper-V. */
+  hypervHandler: KvmHypervHandler | undefined;
+}
+
+/** What is known of the kernel's KVM, asked once. */
+export interface KvmFacts {
+  /** Bytes to map for each vCPU. */
+  readonly runSize: number;
+  /** MSRs that make up a vCPU's state. */
+  readonly msrs: readonly number[];
+  /** Leaves for the guest. */
+  readonly cpuid: readonly CpuidEntry[];
+  /** Leaves of KVM's own Hyper-V in mode `kernel`. */
+  readonly hypervCpuid: readonly CpuidEntry[] | undefined;
+  /** The guest's TSC frequency in Hz. */
+  readonly tscFrequency: number;
+  /** The kernel can be told to refuse its own paravirtual MSRs. */
+  readonly enforcesPvCpuid: boolean;
+  /** KVM's own Hyper-V can refuse what its CPUID does not offer. */
+  readonly enforcesHypervCpuid: boolean;
+  /** The kernel wants the addresses of its own pages for VMX. */
+  readonly wantsTssAddress: boolean;
+}
