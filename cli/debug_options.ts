@@ -1,0 +1,91 @@
+import type { DebugTransport } from "../hyperv/debug_transport.ts";
+import { NullTransport } from "../hyperv/transports/null.ts";
+import { PcapWriter } from "../hyperv/transports/pcap.ts";
+import { TeeTransport } from "../hyperv/transports/tee.ts";
+import { connectUdp } from "../hyperv/transports/udp_node.ts";
+import { parseEndpoint, UsageError } from "./usage.ts";
+
+/** Milliseconds that a datagram may take from the transport to the network. */
+const LINGER = 10;
+
+/** What the `--debug` options open. */
+export interface DebugWire {
+  /** Where the guest's packets go. */
+  transport: DebugTransport;
+  /** Lets what was sent last go out, then closes sockets and files. */
+  close(): Promise<void>;
+}
+
+function openCapture(path: string): Deno.FsFile {
+  try {
+    return Deno.openSync(path, { write: true, create: true, truncate: true });
+  } catch (error) {
+    throw new UsageError(
+      `Cannot write capture ${path}: ${(error as Error).message}`,
+    );
+  }
+}
+
+/** Writes all of `data`, which a pipe may take in pieces. */
+function writeAll(file: Deno.FsFile, data: Uint8Array): void {
+  for (let at = 0; at < data.length;) at += file.writeSync(data.subarray(at));
+}
+
+async function openUdp(text: string): Promise<DebugTransport> {
+  const { host, port } = parseEndpoint("debug", text);
+  try {
+    return await connectUdp(host, port);
+  } catch (error) {
+    throw new UsageError(
+      `Cannot use --debug udp:${text}: ${(error as Error).message}`,
+    );
+  }
+}
+
+/**
+ * Opens what `--debug` names: at most one `udp:HOST:PORT`, any number of `pcap:FILE`, or `none`.
+ *
+ * @throws {UsageError} If one is not understood or cannot be opened.
+ */
+export async function openDebug(
+  options: readonly string[],
+): Promise<DebugWire> {
+  let udp: string | undefined;
+  const paths: string[] = [];
+  for (const option of options) {
+    const [, kind, rest = ""] = /^(udp|pcap|none)(?::(.*))?$/.exec(option) ??
+      [];
+    if (kind === "udp" && udp === undefined) udp = rest;
+    else if (kind === "pcap" && rest !== "") paths.push(rest);
+    else if (kind !== "none" || rest !== "" || options.length > 1) {
+      throw new UsageError(
+        `Cannot use --debug ${option}: must be one udp:HOST:PORT, pcap:FILE or none`,
+      );
+    }
+  }
+  const files: Deno.FsFile[] = [];
+  let transport: DebugTransport = new NullTransport();
+  const close = async (): Promise<void> => {
+    if (udp !== undefined) {
+      await new Promise<void>((resolve) => setTimeout(resolve, LINGER));
+    }
+    transport.close();
+    for (const file of files) file.close();
+  };
+  try {
+    if (udp !== undefined) transport = await openUdp(udp);
+    for (const path of paths) {
+      const file = openCapture(path);
+      files.push(file);
+      const writer = new PcapWriter((bytes) => writeAll(file, bytes));
+      transport = new TeeTransport(
+        transport,
+        (data, toDebugger) => writer.write(data, toDebugger),
+      );
+    }
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return { transport, close };
+}
