@@ -78,7 +78,8 @@ const NO_SUCH_CALL = 2n;
 const HYPERCALL_INSTRUCTION = HYPERCALL_CODE[0]! | HYPERCALL_CODE[1]! << 8;
 const MSR_TSC = 0x10;
 const MSR_TSC_ADJUST = 0x3b;
-const MSR_DEBUG_OPTIONS = 0x4000_00ff;
+/** CRASH_P0 to P4. */
+const CRASH_PARAMETERS = [0, 1, 2, 3, 4].map((n) => 0x4000_0100 + n);
 
 function isSynthetic(msr: number): boolean {
   return msr >= SYNTHETIC_MSRS.first &&
@@ -138,10 +139,6 @@ export class KvmVcpu implements Vcpu {
     this.#file = this.#open();
     try {
       this.#atReset = readImage(this.#file, vm.facts.msrs);
-      const { debugOptions } = vm.options;
-      if (vm.mode === "kernel" && id === 0 && debugOptions !== undefined) {
-        writeMsrs(this.#file, [[MSR_DEBUG_OPTIONS, debugOptions]]);
-      }
     } catch (error) {
       this.close();
       throw error;
@@ -268,12 +265,10 @@ export class KvmVcpu implements Vcpu {
           break;
         case Exit.Debug:
           return this.#debugExit();
-        case Exit.SystemEvent: {
-          const type = run32[RunSystemEvent.type >> 2]!;
-          if (type === SystemEvent.Crash) break;
+        case Exit.SystemEvent:
+          if (this.#systemEvent(run32[RunSystemEvent.type >> 2]!)) break;
           this.#shutdown = true;
           return this.#end("shutdown");
-        }
         default:
           return this.#fail(this.#failure());
       }
@@ -371,6 +366,7 @@ export class KvmVcpu implements Vcpu {
       case HypervExit.Syndbg: {
         // STATUS as it comes is left over from some earlier exit: it is always written.
         const status = handler?.syndbg(
+          this.id,
           run32[RunSyndbg.msr >> 2]!,
           word(RunSyndbg.control),
           word(RunSyndbg.sendPage),
@@ -391,6 +387,21 @@ export class KvmVcpu implements Vcpu {
         break;
       }
     }
+  }
+
+  /** KVM's own Hyper-V tells of a reset or a crash: false if nobody hears. */
+  #systemEvent(type: number): boolean {
+    const handler = this.#vm.hypervHandler;
+    if (type === SystemEvent.Crash) {
+      const [p0, p1, p2, p3, p4] = CRASH_PARAMETERS.map((msr) =>
+        this.getMsr(msr) ?? 0n
+      );
+      handler?.crash([p0!, p1!, p2!, p3!, p4!]);
+      return true;
+    }
+    if (type !== SystemEvent.Reset) return false;
+    handler?.reset();
+    return handler !== undefined;
   }
 
   /** A write to the hypercall port: false if it is no hypercall page's. */
