@@ -274,7 +274,7 @@ for (const backend of backends) {
     guestTest(
       backend,
       `the debug MSRs in ${mode} mode ${expected ? "are #GP" : "work"}`,
-      {},
+      { mode },
       async (guest) => {
         const send = 0x4000_00f3;
         const value = 0x1234_5678_9abc_def0n;
