@@ -78,6 +78,8 @@ const NO_SUCH_CALL = 2n;
 const HYPERCALL_INSTRUCTION = HYPERCALL_CODE[0]! | HYPERCALL_CODE[1]! << 8;
 const MSR_TSC = 0x10;
 const MSR_TSC_ADJUST = 0x3b;
+const MSR_DEBUG_CONTROL = 0x4000_00f1;
+const MSR_DEBUG_STATUS = 0x4000_00f2;
 /** CRASH_P0 to P4. */
 const CRASH_PARAMETERS = [0, 1, 2, 3, 4].map((n) => 0x4000_0100 + n);
 
@@ -107,6 +109,8 @@ export class KvmVcpu implements Vcpu {
   #shutdown = false;
   /** The run is to end: a kick, or the slice is over. */
   #stop = false;
+  /** The kernel's last run ended with no exit. */
+  #interrupted = false;
   readonly #regs = new Struct(Size.regs);
   readonly #sregs = new Struct(Size.sregs);
   readonly #translation = new Struct(Size.translation);
@@ -272,6 +276,7 @@ export class KvmVcpu implements Vcpu {
         default:
           return this.#fail(this.#failure());
       }
+      this.#interrupted = false;
       if (exits % CLOCK_EVERY === 0 && performance.now() >= deadline) {
         // The kernel finishes the instruction of this exit, and comes back.
         this.kick();
@@ -281,6 +286,7 @@ export class KvmVcpu implements Vcpu {
 
   #end(reason: VcpuExit["reason"]): VcpuExit {
     this.#stop = false;
+    this.#interrupted = reason === "interrupted";
     this.#file.run8[Run.immediateExit] = 0;
     this.#exit.reason = reason;
     return this.#exit as VcpuExit;
@@ -359,7 +365,8 @@ export class KvmVcpu implements Vcpu {
 
   /** KVM's own Hyper-V hands something on. */
   #hyperv(): void {
-    const { run32, view } = this.#file;
+    const file = this.#file;
+    const { run32, view } = file;
     const handler = this.#vm.hypervHandler;
     const word = (at: number): bigint => view.getBigUint64(at, true);
     switch (run32[RunHyperv.type >> 2]) {
@@ -374,6 +381,11 @@ export class KvmVcpu implements Vcpu {
           word(RunSyndbg.pendingPage),
         );
         view.setBigUint64(RunSyndbg.status, status ?? 0n, true);
+        // A signal between the guest's WRMSR and this exit has used up the kernel's step that takes STATUS over
+        // (Linux arch/x86/kvm/hyperv.c, kvm_hv_syndbg_complete_userspace), so it is written from outside.
+        if (
+          this.#interrupted && run32[RunSyndbg.msr >> 2] === MSR_DEBUG_CONTROL
+        ) writeMsrs(file, [[MSR_DEBUG_STATUS, status ?? 0n]]);
         break;
       }
       case HypervExit.Hcall: {

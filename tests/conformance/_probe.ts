@@ -217,8 +217,10 @@ export type GuestTestOptions =
   & {
     /** Its code runs in this mode. Default `long`. */
     mode?: Mode;
-    /** It is about what the partition does where it has the MSRs and calls to itself. */
-    partition?: true;
+    /** It needs what a kernel that is Hyper-V does otherwise, or only with an APIC of its own. */
+    partition?: boolean;
+    /** What the backend lacks for it. */
+    lacking?: string | undefined;
   };
 
 /**
@@ -231,11 +233,14 @@ export function guestTest(
   options: GuestTestOptions,
   fn: (guest: ProbeGuest) => Promise<void>,
 ): void {
-  const { mode = "long", partition, ...rest } = options;
+  const { mode = "long", partition, lacking, ...rest } = options;
   if (partition && backend.kernel) return;
+  if (lacking !== undefined) {
+    console.log(`Skipped: ${backend.name}: ${name}: ${lacking}`);
+  }
   Deno.test({
     name: `${backend.name}: ${name}`,
-    ignore: backend.unfit.has(mode),
+    ignore: lacking !== undefined || backend.unfit.has(mode),
     async fn() {
       const guest = new ProbeGuest(backend, rest);
       try {

@@ -21,6 +21,8 @@ export interface ConformanceBackend {
   create: (enforceCpuid?: boolean) => Backend;
   /** What a guest's calls can be. */
   calls: readonly CallInstruction[];
+  /** Of them those that code of CPL 3 may try: KVM gives the other vendor's instruction #GP there. */
+  userCalls: readonly CallInstruction[];
   /** The kernel is Hyper-V, as the profile `kvm` has it, and the partition serves its exits alone. */
   kernel: boolean;
   /** Why code of a mode cannot run, for modes in which it cannot. */
@@ -34,28 +36,35 @@ const interp: ConformanceBackend = {
   name: "interp",
   create: () => interpreter(),
   calls: ["vmcall", "vmmcall"],
+  userCalls: ["vmcall", "vmmcall"],
   kernel: false,
   unfit: new Map(),
 };
 
+function isIntel(): boolean {
+  const [vendor] = openKvm().supportedCpuid();
+  return vendor?.ebx === 0x756e_6547;
+}
+
 /** KVM in a mode, if this machine has it, with the modes of the processor that it fails at. */
 async function kvm(mode: HypervMode): Promise<ConformanceBackend[]> {
   const kernel = mode === "kernel";
+  const found = probeKvm({ hyperv: { mode } });
+  if (!found.available && !nested) {
+    console.log(`Skipped: guest programs on kvm (${mode}): ${found.reason}`);
+    return [];
+  }
   const unfit = new Map<Mode, string>();
   const backend: ConformanceBackend = {
     name: `kvm (${mode})`,
     create: (enforceCpuid = false) =>
       openKvm({ hyperv: { mode, enforceCpuid } }),
     calls: kernel ? ["vmcall", "vmmcall"] : ["page"],
+    userCalls: !kernel ? [] : [isIntel() ? "vmcall" : "vmmcall"],
     kernel,
     unfit,
   };
   if (nested) return [backend];
-  const { available, reason } = probeKvm({ hyperv: { mode } });
-  if (!available) {
-    console.log(`Skipped: guest programs on ${backend.name}: ${reason}`);
-    return [];
-  }
   for (const of of MODES) {
     const guest = new ProbeGuest(backend);
     try {

@@ -376,8 +376,15 @@ for (const backend of backends) {
     });
   }
 
-  const test = (name: string, fn: (guest: ProbeGuest) => Promise<void>): void =>
-    guestTest(backend, `debug calls: ${name}`, { syndbg: "hypercall" }, fn);
+  const test = (
+    name: string,
+    fn: (guest: ProbeGuest) => Promise<void>,
+    options: GuestTestOptions = {},
+  ): void =>
+    guestTest(backend, `debug calls: ${name}`, {
+      syndbg: "hypercall",
+      ...options,
+    }, fn);
 
   test("Count is honoured, and what is left comes next", async (guest) => {
     guest.peer.send(pattern(100));
@@ -430,7 +437,7 @@ for (const backend of backends) {
     assertEquals(got.status, 0x1bn);
     const waited = guest.partition.referenceTime() - before;
     assert(waited >= 200_000n, `${waited}`);
-  });
+  }, { partition: true });
 
   test("LOOP ends when a packet comes", async (guest) => {
     const timer = setTimeout(() => guest.peer.send(pattern(9)), 20);
@@ -439,7 +446,7 @@ for (const backend of backends) {
     clearTimeout(timer);
     assertEquals(got.status, 0n);
     assertEquals(got.data.slice(HEADERS), pattern(9));
-  });
+  }, { partition: true });
 
   const resets: readonly [string, bigint, number, bigint][] = [
     ["no flag", RESET, 0, 5n],

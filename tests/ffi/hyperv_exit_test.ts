@@ -95,6 +95,32 @@ Deno.test("a debug exit gives its registers, and STATUS goes back", () => {
   assertEquals(kernel.opened.size, 0);
 });
 
+Deno.test("STATUS is written from outside where a signal came before the debug exit", () => {
+  for (const interrupted of [true, false]) {
+    const { kernel, vm } = start();
+    const vcpu = vm.createVcpu();
+    vm.hypervHandler = handler({ syndbg: () => 0x0005_0004n });
+    const debug = exit(kernel, 3, { 40: 0x4000_00f1n });
+    if (interrupted) {
+      kernel.entries.push(() => kernel.exit(10));
+      assertEquals(vcpu.run().reason, "interrupted");
+    }
+    // The second follows an exit, which the kernel finishes as it should.
+    kernel.entries.push(debug, debug);
+    assertEquals(vcpu.run().reason, "hlt");
+    const written = kernel.passed.filter(({ request }) =>
+      request === Ioctl.SetMsrs
+    ).map(({ bytes }) => bytes.toHex());
+    assertEquals(
+      written,
+      interrupted
+        ? ["0100000000000000" + "f200004000000000" + "0400050000000000"]
+        : [],
+    );
+    vm.close();
+  }
+});
+
 Deno.test("with nobody to serve it STATUS is 0, and a call unknown", () => {
   const { kernel, vm } = start();
   const vcpu = vm.createVcpu();

@@ -5,6 +5,7 @@ import { assertEquals } from "@std/assert";
 import type { CpuidEntry } from "../../core/backend.ts";
 import type { KvmOptions } from "../../ffi/kvm_options.ts";
 import {
+  dword,
   Guest,
   HLT,
   kvmTest,
@@ -110,6 +111,35 @@ kvmTest("a guest sends and receives by MSR", { mode: "kernel" }, () => {
   const { rbx, rsi, rdi } = guest.vcpu.getRegisters();
   assertEquals([rbx, rsi, rdi], [1n, 0x3_0004n, 4n]);
   assertEquals(guest.host.log, []);
+});
+
+kvmTest("signals at any moment cost no STATUS", { mode: "kernel" }, () => {
+  const { guest } = start(true);
+  using _ = guest;
+  let sent = 0;
+  guest.vm.hypervHandler!.syndbg = () => BigInt(++sent);
+  guest.enter(
+    "protected",
+    [0x31, 0xdb], // xor ebx, ebx
+    [0x31, 0xff], // xor edi, edi
+    // next:
+    [0x43], // inc ebx
+    write(CONTROL, 1),
+    [...movEcx(STATUS), ...RDMSR],
+    [0x39, 0xd8], // cmp eax, ebx
+    [0x74, 0x01], // je good
+    [0x47], // inc edi
+    // good:
+    [0x81, 0xfb, ...dword(20_000)], // cmp ebx, 20000
+    [0x75, 0xdd], // jne next
+    HLT,
+  );
+  for (let slice = 0;; slice++) {
+    const { reason } = guest.vcpu.run(0.02 + slice % 7 * 0.03);
+    if (reason === "hlt") break;
+    assertEquals(reason, "interrupted");
+  }
+  assertEquals([sent, guest.vcpu.getRegisters().rdi], [20_000, 0n]);
 });
 
 kvmTest("without its CPUID bit no debug exit comes", { mode: "kernel" }, () => {

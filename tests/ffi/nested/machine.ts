@@ -199,6 +199,7 @@ export async function bootNested(
   const { stdout, stderr } = await new Deno.Command("qemu-system-x86_64", {
     args: [
       ...["-accel", "tcg,thread=multi", "-cpu", "EPYC-v3,+svm"],
+      // One processor: QEMU loses changes that another makes to the kernel's code, and the kernel dies of it.
       ...["-M", "q35", "-smp", "1", "-m", "1536"],
       ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
       ...["-serial", "stdio"],
