@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { commit, writeAddress } from "./access.ts";
+import { linearOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { gp0 } from "./fault.ts";
 import {
@@ -17,9 +19,8 @@ import {
   CC_B,
   CC_OP,
   CC_R,
-  COMMIT_FIRST,
-  COMMIT_GPA,
   COMMIT_SIZE,
+  EA,
   Flag,
 } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
@@ -127,13 +128,18 @@ function cmpxchg16b(cpu: Cpu, a: number): void {
 }
 
 /** The operand of CMPXCHG16B must lie on 16 bytes, or #GP(0). */
-function cmpxchg16bAligned(cpu: Cpu, a: number): void {
+function cmpxchg16bAligned(
+  cpu: Cpu,
+  _a: number,
+  _b: number,
+  pc: number,
+): void {
   const i = cpu.i32;
-  // A host address is aligned as the linear one; one that was split is in the scratch operand.
-  const split = i[COMMIT_SIZE] !== 0 && i[COMMIT_FIRST] !== i[COMMIT_SIZE];
-  const copied = i[COMMIT_SIZE] !== 0 && (i[COMMIT_GPA]! & 15) !== 0;
-  if ((a & 15) !== 0 || split || copied) gp0(cpu);
-  cmpxchg16b(cpu, a);
+  linearOf(cpu, pc, 16, true);
+  // This comes before page faults.
+  if ((i[EA]! & 15) !== 0) gp0(cpu);
+  cmpxchg16b(cpu, writeAddress(cpu, i[EA]!, i[EA + 1]!, 16, true));
+  if (i[COMMIT_SIZE] !== 0) commit(cpu);
 }
 
 /** The family's lines of the opcode tables. */
@@ -160,7 +166,7 @@ export const exchangeOps: readonly OpDef[] = [
   },
   {
     code: "0F C7 /1 m W1",
-    operands: "+Mdq",
+    operands: "M",
     run: cmpxchg16bAligned,
     flags: "lock only64",
   },

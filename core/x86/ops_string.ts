@@ -150,13 +150,14 @@ function compare(
 }
 
 function cmpsOnce(cpu: Cpu, pc: number, size: number): void {
-  const from = source(cpu, pc, size);
-  const x = signed(cpu, from, size);
-  const xh = size === 8 ? cpu.dv.getInt32(from + 4, true) : 0;
+  // AMD looks at the destination first.
   destination(cpu, pc, size, false);
   const to = readAddress(cpu, cpu.i32[EA]!, cpu.i32[EA + 1]!, size);
   const y = signed(cpu, to, size);
   const yh = size === 8 ? cpu.dv.getInt32(to + 4, true) : 0;
+  const from = source(cpu, pc, size);
+  const x = signed(cpu, from, size);
+  const xh = size === 8 ? cpu.dv.getInt32(from + 4, true) : 0;
   compare(cpu, x, xh, y, yh, size);
   const delta = step(cpu, size);
   advanceIndex(cpu, pc, RSI, delta);

@@ -14,8 +14,13 @@ export const WINDOW_PAGES = 0xd000;
 export const WINDOW_END = 0xf000;
 /** Number of RSP among the registers. */
 export const RSP = 4;
+/** The first address that cases have nothing at. */
+export const CASES_END = 0x1_0000n;
 /** Flags that cases compare: CF, PF, AF, ZF, SF, DF, OF. */
 export const FLAGS = 0xcd5;
+
+/** Of a page fault's error code: the page was there. */
+export const PRESENT = 1;
 
 /** A snippet and where it starts from. */
 export interface Case {
