@@ -4,7 +4,7 @@
  * @module
  */
 import { commit, writeAddress } from "./access.ts";
-import { linearOf } from "./address.ts";
+import { linearOf, offsetOf, segmentOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { gp0 } from "./fault.ts";
 import {
@@ -22,6 +22,10 @@ import {
   COMMIT_SIZE,
   EA,
   Flag,
+  SEG,
+  Seg,
+  SEG_BASE,
+  SEG_WORDS,
 } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { put32, put64 } from "./operand.ts";
@@ -135,9 +139,11 @@ function cmpxchg16bAligned(
   pc: number,
 ): void {
   const i = cpu.i32;
+  const seg = segmentOf(cpu, pc);
+  const base = seg >= Seg.FS ? i[SEG + seg * SEG_WORDS + SEG_BASE]! : 0;
+  // This comes before all other faults of the operand.
+  if (((offsetOf(cpu, pc) + base) & 15) !== 0) gp0(cpu);
   linearOf(cpu, pc, 16, true);
-  // This comes before page faults.
-  if ((i[EA]! & 15) !== 0) gp0(cpu);
   cmpxchg16b(cpu, writeAddress(cpu, i[EA]!, i[EA + 1]!, 16, true));
   if (i[COMMIT_SIZE] !== 0) commit(cpu);
 }

@@ -150,14 +150,13 @@ function compare(
 }
 
 function cmpsOnce(cpu: Cpu, pc: number, size: number): void {
-  // AMD looks at the destination first.
+  const from = source(cpu, pc, size);
+  const x = signed(cpu, from, size);
+  const xh = size === 8 ? cpu.dv.getInt32(from + 4, true) : 0;
   destination(cpu, pc, size, false);
   const to = readAddress(cpu, cpu.i32[EA]!, cpu.i32[EA + 1]!, size);
   const y = signed(cpu, to, size);
   const yh = size === 8 ? cpu.dv.getInt32(to + 4, true) : 0;
-  const from = source(cpu, pc, size);
-  const x = signed(cpu, from, size);
-  const xh = size === 8 ? cpu.dv.getInt32(from + 4, true) : 0;
   compare(cpu, x, xh, y, yh, size);
   const delta = step(cpu, size);
   advanceIndex(cpu, pc, RSI, delta);
@@ -198,24 +197,16 @@ function bulk(cpu: Cpu, pc: number, size: number, move: boolean): number {
     (i[EFLAGS]! & Flag.DF) !== 0 || (i[MODE]! & Mode.Single) !== 0 ||
     !plain(cpu, pc)
   ) return 0;
-  destination(cpu, pc, size, true);
-  const toLow = i[EA]!, toHigh = i[EA + 1]!;
-  let count = countUpTo(cpu, pc, inPage(toLow, size));
+  let count = countUpTo(cpu, pc, 4096);
   let from = 0;
   if (move) {
-    linear(
-      cpu,
-      segmentOf(cpu, pc),
-      index(cpu, pc, RSI),
-      indexHigh(cpu, pc, RSI),
-      size,
-      false,
-    );
-    const fromLow = i[EA]!, fromHigh = i[EA + 1]!;
-    count = Math.min(count, inPage(fromLow, size));
-    if (count < 2) return 0;
-    from = readAddress(cpu, fromLow, fromHigh, size);
+    // Faults of the source come first.
+    from = source(cpu, pc, size);
+    count = Math.min(count, inPage(i[EA]!, size));
   }
+  destination(cpu, pc, size, true);
+  const toLow = i[EA]!, toHigh = i[EA + 1]!;
+  count = Math.min(count, inPage(toLow, size));
   if (count < 2) return 0;
   const bytes = count * size;
   const to = writeAddress(cpu, toLow, toHigh, size);

@@ -15,6 +15,7 @@ import {
   type Vm,
   type VmHost,
 } from "../../../../core/backend.ts";
+import { interpreter } from "../../../../core/x86/backend.ts";
 import { GuestMemory } from "../../../../core/guest_memory.ts";
 import {
   type Case,
@@ -119,7 +120,7 @@ export class CaseMachine {
     this.#vm = backend.createVm(this.#memory, this.#host);
     this.#vcpu = this.#vm.createVcpu();
     this.#host.vcpu = this.#vcpu;
-    this.#vcpu.setCpuid(backend.supportedCpuid());
+    this.#vcpu.setCpuid(interpreter().supportedCpuid());
     this.#makeTables();
     const none = segment(0, 0);
     this.#system = {
@@ -135,7 +136,7 @@ export class CaseMachine {
         g: false,
         db: false,
       },
-      ldt: { ...none, unusable: true, present: false },
+      ldt: { ...none, limit: 0, unusable: true, present: false },
       // PE, MP, ET, NE, WP, AM, PG.
       cr0: 0x8005_0033n,
       cr3: BigInt(TABLES),
@@ -247,6 +248,11 @@ export class CaseMachine {
       registers: visible(test, registers),
       bytes: memory.read(test.window, test.bytes.length),
     };
+  }
+
+  /** System registers as the last case left them. */
+  system(): SystemRegisters {
+    return this.#vcpu.getSystemRegisters();
   }
 
   /** Frees the machine. */

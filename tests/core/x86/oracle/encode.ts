@@ -111,6 +111,7 @@ function target(random: Random, window: number, length: number): number {
  *
  * @param registers Changed so that a memory operand lies in the window.
  * @param at Where the code will be, for addresses relative to RIP.
+ * @param lock Whether it may have a LOCK prefix, allowed or not.
  */
 export function encode(
   random: Random,
@@ -120,6 +121,7 @@ export function encode(
   at: number,
   window: number,
   length: number,
+  lock = true,
 ): Encoded {
   const long = bits === 64;
   const count = long ? 16 : 8;
@@ -273,7 +275,7 @@ export function encode(
   if (random.once(24)) {
     prefixes.push(random.pick(long ? [0x26, 0x3e, 0x65] : [0x3e]));
   }
-  if (random.once(24)) prefixes.push(0xf0);
+  if (random.once(24) && lock) prefixes.push(0xf0);
   while (prefixes.length > 0) {
     head.push(...prefixes.splice(random.below(prefixes.length), 1));
   }

@@ -113,11 +113,17 @@ function mayLoop(code: Uint8Array): boolean {
 /** A family of instructions. */
 export interface Family {
   readonly name: string;
+  /** The forms that its cases are made of, where they are made of forms. */
+  readonly forms: readonly string[];
   readonly cases: () => Case[];
 }
 
 function family(name: string, ...groups: readonly Group[]): Family {
-  return { name, cases: () => formCases(name, groups) };
+  return {
+    name,
+    forms: groups.flatMap(({ forms }) => forms),
+    cases: () => formCases(name, groups),
+  };
 }
 
 function hex(n: number): string {
@@ -571,7 +577,7 @@ export const FAMILIES: readonly Family[] = [
     ],
     times: 12,
   }),
-  { name: "decimal", cases: () => decimalCases("decimal") },
+  { name: "decimal", forms: [], cases: () => decimalCases("decimal") },
   family("decimal_base", { forms: ["D4 ib 32", "D5 ib 32"], times: 400 }, {
     forms: ["27", "2F", "37", "3F", "D4 ib", "D5 ib", "D6"].map((x) =>
       `${x} 64`
@@ -586,8 +592,12 @@ export const FAMILIES: readonly Family[] = [
     times: 200,
     adjust: comparable,
   }),
-  { name: "strings", cases: () => stringCases("strings") },
-  { name: "long_strings", cases: () => longStringCases("long_strings") },
+  { name: "strings", forms: [], cases: () => stringCases("strings") },
+  {
+    name: "long_strings",
+    forms: [],
+    cases: () => longStringCases("long_strings"),
+  },
   family(
     "stack",
     {

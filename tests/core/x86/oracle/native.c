@@ -5,7 +5,7 @@
  * changes the registers that its return restores, and the exception that ends
  * the snippet brings it back with all registers saved.
  *
- * Build: gcc -O2 -static-pie -o native native.c
+ * Build: gcc -O2 -static-pie -mno-red-zone -o native native.c
  * A static program that is not at a fixed address leaves the low addresses,
  * which the snippets use, free.
  */
@@ -27,13 +27,15 @@
 #define CODE_PAGE 0x8000
 #define WINDOW_PAGES 0xd000
 #define WINDOW_END 0xf000
+/* Most bytes of a snippet. */
+#define CODE_MAX 96
 
 struct request {
   uint8_t bits, length;
   uint16_t window_length;
   uint32_t window;
   uint32_t flags, code;
-  uint8_t bytes[16];
+  uint8_t bytes[CODE_MAX];
   uint64_t registers[16];
 };
 
@@ -96,6 +98,10 @@ static void next(greg_t *g) {
 
 static void handle(int number, siginfo_t *info, void *context) {
   (void)number, (void)info;
+  /* AC is not for us; NT and ID would stay for the next snippet. */
+  __asm__ volatile("pushfq\n\tandl $~0x244000, (%%rsp)\n\tpopfq" : : : "cc", "memory");
+  /* 32-bit code needs them, and may have changed them; 64-bit code does not look. */
+  __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(DATA));
   greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
   if (running) finish(g);
   running = 1;
@@ -124,8 +130,6 @@ int main(void) {
   const int signals[] = {SIGTRAP, SIGILL, SIGFPE, SIGSEGV, SIGBUS};
   for (size_t n = 0; n < sizeof signals / sizeof *signals; n++)
     sigaction(signals[n], &action, NULL);
-  /* 32-bit code needs them; 64-bit code does not look. */
-  __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(DATA));
   __asm__ volatile("int3");
   return 1;
 }
