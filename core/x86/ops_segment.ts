@@ -67,7 +67,6 @@ function shadowStack(cpu: Cpu, seg: number): void {
 
 function moveToSegment(cpu: Cpu, _a: number, b: number, pc: number): void {
   const seg = cpu.i32[pc + R_IMM + 1]!;
-  if (seg === Seg.CS) undefinedOpcode(cpu);
   loadSegment(cpu, seg, cpu.dv.getUint16(b, true));
   shadowStack(cpu, seg);
 }
@@ -378,6 +377,8 @@ function bySize(
 export const segmentOps: readonly OpDef[] = [
   { code: "8C m", operands: "=Ew Sw", run: storeSegment },
   { code: "8C r", operands: "=Ev Sw", run: bySize(moveFromSegment) },
+  // Known before the operand is looked at.
+  { code: "8E /1", run: undefinedOpcode },
   { code: "8E", operands: "Sw Ew", run: moveToSegment, flags: "ends" },
   ...pushPop("06", "07", Seg.ES, "no64"),
   ...pushPop("0E", undefined, Seg.CS, "no64"),
