@@ -12,6 +12,8 @@ import { segmentOps } from "./ops_segment.ts";
 import { shiftOps } from "./ops_shift.ts";
 import { stringOps } from "./ops_string.ts";
 import { systemOps } from "./ops_system.ts";
+import { x87Ops } from "./ops_x87.ts";
+import { xsaveOps } from "./ops_xsave.ts";
 
 let table: OpcodeTable | undefined;
 
@@ -32,6 +34,8 @@ export function opcodeTable(): OpcodeTable {
       shiftOps,
       stringOps,
       systemOps,
+      x87Ops,
+      xsaveOps,
     ]);
     // The decoder substitutes these two; no opcode names them.
     table.number(checkedBranch);
