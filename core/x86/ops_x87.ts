@@ -83,10 +83,13 @@ function number(cpu: Cpu, pc: number): number {
 
 // Loads and stores. --------------------------------------------------------------
 
-/** Puts a value on the stack as the end of an instruction. */
+/**
+ * Puts a value on the stack as the end of an instruction. On AMD denormals are loaded even if that is
+ * not masked.
+ */
 function load(cpu: Cpu, pc: number, value: bigint): void {
   const full = overflows(cpu);
-  if (settle(cpu, pc)) push(cpu, full ? INDEFINITE : value);
+  if (settle(cpu, pc, Exception.Invalid)) push(cpu, full ? INDEFINITE : value);
 }
 
 function fld(fetch: Fetcher): Handler {
@@ -147,23 +150,33 @@ function store(
     begin(cpu);
     const value = operand(cpu, 0);
     const bits = value === undefined ? indefinite : bitsOf(value);
+    const at = target(cpu, pc, bytes);
     if ((soft.flags & soft.unmasked & STORE_BLOCKING) === 0) {
-      put(cpu, pc, bytes, bits);
+      put(cpu, at, bytes, bits);
+    } else {
+      cpu.i32[COMMIT_SIZE] = 0;
+      soft.flags &= ~Exception.Precision;
+      soft.roundedUp = false;
     }
     if (settle(cpu, pc, STORE_BLOCKING) && pops) pop(cpu);
   };
 }
 
-function put(cpu: Cpu, pc: number, bytes: number, bits: bigint): void {
-  const { i32: i, dv } = cpu;
+/** Host address of an operand in memory that is written by {@linkcode put}. */
+function target(cpu: Cpu, pc: number, bytes: number): number {
+  const i = cpu.i32;
   linearOf(cpu, pc, bytes, true);
   if (bytes === 10) requireAlignment(cpu, i[EA]!, 8);
-  const at = writeAddress(cpu, i[EA]!, i[EA + 1]!, bytes);
+  return writeAddress(cpu, i[EA]!, i[EA + 1]!, bytes);
+}
+
+function put(cpu: Cpu, at: number, bytes: number, bits: bigint): void {
+  const { dv } = cpu;
   if (bytes === 2) dv.setUint16(at, Number(bits), true);
   else if (bytes === 4) dv.setUint32(at, Number(bits), true);
   else dv.setBigUint64(at, bits, true);
   if (bytes === 10) dv.setUint16(at + 8, Number(bits >> 64n), true);
-  if (i[COMMIT_SIZE] !== 0) commit(cpu);
+  if (cpu.i32[COMMIT_SIZE] !== 0) commit(cpu);
 }
 
 function fst(f: Format, pops: boolean): Handler {
@@ -192,6 +205,14 @@ function fstSt(pops: boolean): Handler {
   };
 }
 
+/** An alias of FSTP that takes an empty register off the stack without complaint. */
+function fstpNoFault(cpu: Cpu, _a: number, _b: number, pc: number): void {
+  begin(cpu);
+  settle(cpu, pc);
+  if (!isEmpty(cpu, 0)) setSt(cpu, number(cpu, pc), getSt(cpu, 0));
+  pop(cpu);
+}
+
 /** FXCH: an empty register counts as the default NaN. */
 function fxch(cpu: Cpu, _a: number, _b: number, pc: number): void {
   begin(cpu);
@@ -203,11 +224,19 @@ function fxch(cpu: Cpu, _a: number, _b: number, pc: number): void {
   setSt(cpu, n, x);
 }
 
+/** For FNOP and the P6's instructions, which leave C1 as it is but for a stack fault. */
+function keepC1(cpu: Cpu): void {
+  if ((soft.flags & Status.SF) === 0) {
+    soft.roundedUp = (cpu.i32[FSW]! & Status.C1) !== 0;
+  }
+}
+
 /** FCMOVcc; `code` is the condition of the matching CMOVcc. */
 function fcmov(code: number): Handler {
   return (cpu, _a, _b, pc) => {
     begin(cpu);
     const x = operand(cpu, 0), y = operand(cpu, number(cpu, pc));
+    keepC1(cpu);
     if (!settle(cpu, pc)) return;
     if (x === undefined || y === undefined) setSt(cpu, 0, INDEFINITE);
     else if (condition(cpu, code)) setSt(cpu, 0, y);
@@ -254,7 +283,7 @@ function unary(compute: (cpu: Cpu, value: bigint) => bigint): Handler {
   };
 }
 
-// Comparisons. -------------------------------------------------------------------
+// Comparisons: the result is there even if an exception is not masked, but nothing is popped. ---------
 
 const CODES = Status.C0 | Status.C2 | Status.C3;
 
@@ -270,9 +299,9 @@ function compareMemory(fetch: Fetcher, pops: boolean): Handler {
     const codes = x === undefined
       ? UNORDERED
       : relate(x, value, denormal, false);
-    if (!settle(cpu, pc)) return;
+    const delivered = settle(cpu, pc);
     setCodes(cpu, codes);
-    if (pops) pop(cpu);
+    if (delivered && pops) pop(cpu);
   };
 }
 
@@ -288,9 +317,9 @@ function compareSt(quiet: boolean, pops: number): Handler {
   return (cpu, _a, _b, pc) => {
     begin(cpu);
     const codes = relateSt(cpu, number(cpu, pc), quiet);
-    if (!settle(cpu, pc)) return;
+    const delivered = settle(cpu, pc);
     setCodes(cpu, codes);
-    for (let n = 0; n < pops; n++) pop(cpu);
+    for (let n = 0; delivered && n < pops; n++) pop(cpu);
   };
 }
 
@@ -299,14 +328,15 @@ function compareFlags(quiet: boolean, pops: boolean): Handler {
   return (cpu, _a, _b, pc) => {
     begin(cpu);
     const codes = relateSt(cpu, number(cpu, pc), quiet);
-    if (!settle(cpu, pc)) return;
+    keepC1(cpu);
+    const delivered = settle(cpu, pc);
     setArithmeticFlags(
       cpu,
       ((codes & Status.C3) !== 0 ? Flag.ZF : 0) |
         ((codes & Status.C2) !== 0 ? Flag.PF : 0) |
         ((codes & Status.C0) !== 0 ? Flag.CF : 0),
     );
-    if (pops) pop(cpu);
+    if (delivered && pops) pop(cpu);
   };
 }
 
@@ -314,7 +344,8 @@ function ftst(cpu: Cpu, _a: number, _b: number, pc: number): void {
   begin(cpu);
   const x = operand(cpu, 0);
   const codes = x === undefined ? UNORDERED : relate(x, 0n, false, false);
-  if (settle(cpu, pc)) setCodes(cpu, codes);
+  settle(cpu, pc);
+  setCodes(cpu, codes);
 }
 
 function fxam(cpu: Cpu, _a: number, _b: number, pc: number): void {
@@ -337,7 +368,7 @@ function fldcw(cpu: Cpu, _a: number, _b: number, pc: number): void {
 function storeWord(word: number): Handler {
   return (cpu, _a, _b, pc) => {
     checkAvailable(cpu);
-    put(cpu, pc, 2, BigInt(cpu.i32[word]!));
+    put(cpu, target(cpu, pc, 2), 2, BigInt(cpu.i32[word]!));
   };
 }
 
@@ -356,11 +387,18 @@ function fnclex(cpu: Cpu): void {
   cpu.i32[FSW] = cpu.i32[FSW]! & 0x7f00;
 }
 
+function fnop(cpu: Cpu, _a: number, _b: number, pc: number): void {
+  begin(cpu);
+  keepC1(cpu);
+  settle(cpu, pc);
+}
+
 function ffree(pops: boolean): Handler {
   return (cpu, _a, _b, pc) => {
     begin(cpu);
+    settle(cpu, pc);
     free(cpu, number(cpu, pc));
-    if (pops) turn(cpu, 1);
+    if (pops) pop(cpu);
   };
 }
 
@@ -451,8 +489,8 @@ export const x87Ops: readonly OpDef[] = [
   memory("D9 /7", storeWord(FCW)),
   register("D9 /0", fldSt),
   register("D9 /1", fxch),
-  fixed("D9 D0", begin),
-  register("D9 /3", fstSt(true)),
+  fixed("D9 D0", fnop),
+  register("D9 /3", fstpNoFault),
   fixed("D9 E0", unary((_, x) => x ^ F80.sign)),
   fixed("D9 E1", unary((_, x) => x & ~F80.sign)),
   fixed("D9 E4", ftst),

@@ -294,17 +294,20 @@ export class SoftFloat {
     return this.#sum(f, x, z);
   }
 
-  /** -1, 0 or 1 as a is below, equal to or above b. */
+  /** -1, 0 or 1 as a is below, equal to or above b, whatever exceptions there are. */
   compare(f: Format, a: bigint, b: bigint): number {
     const x = this.#x, y = this.#y;
     x.set(f, a);
     y.set(f, b);
-    if (this.#denormal(x, y)) return 0;
+    this.#denormal(x, y);
     if (x.zero && y.zero) return 0;
     if (x.negative !== y.negative) return x.negative ? -1 : 1;
-    if (x.zero || y.zero) return (x.zero ? -1 : 1) * (x.negative ? -1 : 1);
-    const less = (a & ~f.sign) < (b & ~f.sign);
-    return a === b ? 0 : less !== x.negative ? -1 : 1;
+    // Pseudo-denormals have an exponent like others.
+    const less = x.exponent === y.exponent
+      ? x.significand < y.significand
+      : x.exponent < y.exponent;
+    const equal = x.exponent === y.exponent && x.significand === y.significand;
+    return equal ? 0 : less !== x.negative ? -1 : 1;
   }
 
   /**

@@ -191,9 +191,12 @@ export function underflow(): void {
   soft.roundedUp = false;
 }
 
-/** A full register where an empty one is needed. True: there was one. */
+/**
+ * A full register where an empty one is needed. True: there was one. An underflow of the same instruction
+ * comes first.
+ */
 export function overflows(cpu: Cpu): boolean {
-  if (isEmpty(cpu, 7)) return false;
+  if (isEmpty(cpu, 7) || (soft.flags & Status.SF) !== 0) return false;
   soft.flags = Exception.Invalid | Status.SF;
   // C1 tells it from an underflow.
   soft.roundedUp = true;

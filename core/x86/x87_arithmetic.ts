@@ -140,9 +140,11 @@ function basic(operation: number, a: bigint, b: bigint): bigint {
 /** Denormal, for an operand that soft float did not see as one. */
 export function noteDenormal(): void {
   if ((soft.flags & (Exception.Invalid | Exception.DivideByZero)) !== 0) return;
-  soft.flags = (soft.unmasked & Exception.Denormal) !== 0
-    ? Exception.Denormal
-    : soft.flags | Exception.Denormal;
+  if ((soft.unmasked & Exception.Denormal) !== 0) {
+    soft.flags = 0;
+    soft.roundedUp = false;
+  }
+  soft.flags |= Exception.Denormal;
 }
 
 /** The square root, under precision control. */

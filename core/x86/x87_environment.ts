@@ -112,7 +112,8 @@ function getEnvironment(cpu: Cpu, size: number): void {
   if (hasSelectors(cpu)) {
     i[FIP] = get(3);
     i[FCS] = code & 0xffff;
-    if (size === 4) i[FOP] = (code >>> 16) & OPCODE_BITS;
+    // The 16-bit layout has no room for it.
+    i[FOP] = size === 4 ? (code >>> 16) & OPCODE_BITS : 0;
     i[FDP] = get(5);
     i[FDS] = data & 0xffff;
   } else {
