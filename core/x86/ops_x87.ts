@@ -61,6 +61,9 @@ import {
   fnstenv,
   frstor,
 } from "./x87_environment.ts";
+import { extract, remainder, scale } from "./x87_scaling.ts";
+
+const CODES = Status.C0 | Status.C2 | Status.C3;
 
 /** Fetches an operand from memory and widens it. */
 type Fetcher = (cpu: Cpu, pc: number) => Widened;
@@ -283,9 +286,42 @@ function unary(compute: (cpu: Cpu, value: bigint) => bigint): Handler {
   };
 }
 
-// Comparisons: the result is there even if an exception is not masked, but nothing is popped. ---------
+/** FSCALE: ST(0) and ST(1), the result in ST(0). */
+function fscale(cpu: Cpu, _a: number, _b: number, pc: number): void {
+  begin(cpu);
+  const x = operand(cpu, 0), y = operand(cpu, 1);
+  const result = x === undefined || y === undefined ? INDEFINITE : scale(x, y);
+  if (settle(cpu, pc)) setSt(cpu, 0, result);
+}
 
-const CODES = Status.C0 | Status.C2 | Status.C3;
+function fprem(nearest: boolean): Handler {
+  return (cpu, _a, _b, pc) => {
+    begin(cpu);
+    const x = operand(cpu, 0), y = operand(cpu, 1);
+    const { value, codes } = x === undefined || y === undefined
+      ? { value: INDEFINITE, codes: undefined }
+      : remainder(x, y, nearest);
+    const delivered = settle(cpu, pc);
+    const status = cpu.i32[FSW]!;
+    cpu.i32[FSW] = codes === undefined
+      ? status & ~Status.C2
+      : (status & ~(CODES | Status.C1)) | codes;
+    if (delivered) setSt(cpu, 0, value);
+  };
+}
+
+/** Replaces ST(0) by one result and pushes another; the register for that has to be empty. */
+function fxtract(cpu: Cpu, _a: number, _b: number, pc: number): void {
+  begin(cpu);
+  const x = operand(cpu, 0);
+  let parts = { exponent: INDEFINITE, significand: INDEFINITE };
+  if (x !== undefined && !overflows(cpu)) parts = extract(x);
+  if (!settle(cpu, pc)) return;
+  setSt(cpu, 0, parts.exponent);
+  push(cpu, parts.significand);
+}
+
+// Comparisons: the result is there even if an exception is not masked, but nothing is popped. ---------
 
 function setCodes(cpu: Cpu, codes: number): void {
   cpu.i32[FSW] = (cpu.i32[FSW]! & ~CODES) | codes;
@@ -499,10 +535,14 @@ export const x87Ops: readonly OpDef[] = [
     { length: 7 },
     (_, n) => fixed(`D9 E${(8 + n).toString(16)}`, fldConstant),
   ),
+  fixed("D9 F4", fxtract),
+  fixed("D9 F5", fprem(true)),
   fixed("D9 F6", turnStack(-1)),
   fixed("D9 F7", turnStack(1)),
+  fixed("D9 F8", fprem(false)),
   fixed("D9 FA", unary(squareRoot)),
   fixed("D9 FC", unary((_, x) => roundToInteger(x))),
+  fixed("D9 FD", fscale),
 
   register("DA /0", fcmov(2)),
   register("DA /1", fcmov(4)),

@@ -431,11 +431,16 @@ export class SoftFloat {
         inexact = false;
       }
     }
+    if (top < lowest || top > f.bias) {
+      // Wrapped, and still out of reach.
+      this.roundedUp = top > f.bias;
+      this.flags |= Exception.Precision;
+      return this.roundedUp ? sign | f.infinity : sign;
+    }
     if (inexact) this.flags |= Exception.Precision;
     rounded <<= BigInt(f.precision - precision);
-    // Unmasked, a conversion to a smaller format may be out of reach even when wrapped.
     const field = BigInt(top + f.bias) << BigInt(f.stored);
-    return (sign | field | (rounded & f.fraction)) & (f.sign | (f.sign - 1n));
+    return sign | field | (rounded & f.fraction);
   }
 
   /** Invalid, and what it gives. */

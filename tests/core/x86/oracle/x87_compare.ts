@@ -43,7 +43,9 @@ try {
       const key = first.toString(16) + (second & 0xf8).toString(16);
       const count = (seen.get(key) ?? 0) + 1;
       seen.set(key, count);
-      if (count <= 1) console.log(describe(test, got, wanted));
+      if (count <= Number(Deno.env.get("SHOW") ?? 1)) {
+        console.log(describe(test, got, wanted));
+      }
     }
     if (seen.size > 0) console.log(Object.fromEntries(seen));
   }
