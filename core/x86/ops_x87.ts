@@ -62,6 +62,17 @@ import {
   frstor,
 } from "./x87_environment.ts";
 import { extract, remainder, scale } from "./x87_scaling.ts";
+import {
+  arctangent,
+  cos,
+  isOutOfRange,
+  powerOf2Less1,
+  sin,
+  sineAndCosine,
+  tangent,
+  yLog2,
+  yLog2Plus1,
+} from "./x87_transcendental.ts";
 
 const CODES = Status.C0 | Status.C2 | Status.C3;
 
@@ -286,12 +297,21 @@ function unary(compute: (cpu: Cpu, value: bigint) => bigint): Handler {
   };
 }
 
-/** FSCALE: ST(0) and ST(1), the result in ST(0). */
-function fscale(cpu: Cpu, _a: number, _b: number, pc: number): void {
-  begin(cpu);
-  const x = operand(cpu, 0), y = operand(cpu, 1);
-  const result = x === undefined || y === undefined ? INDEFINITE : scale(x, y);
-  if (settle(cpu, pc)) setSt(cpu, 0, result);
+/** An operation on ST(0) and ST(1); the result goes to ST(0), or to ST(1) before ST(0) is popped. */
+function binary(
+  compute: (x: bigint, y: bigint) => bigint,
+  pops: boolean,
+): Handler {
+  return (cpu, _a, _b, pc) => {
+    begin(cpu);
+    const x = operand(cpu, 0), y = operand(cpu, 1);
+    const result = x === undefined || y === undefined
+      ? INDEFINITE
+      : compute(x, y);
+    if (!settle(cpu, pc)) return;
+    setSt(cpu, pops ? 1 : 0, result);
+    if (pops) pop(cpu);
+  };
 }
 
 function fprem(nearest: boolean): Handler {
@@ -310,15 +330,44 @@ function fprem(nearest: boolean): Handler {
   };
 }
 
-/** Replaces ST(0) by one result and pushes another; the register for that has to be empty. */
-function fxtract(cpu: Cpu, _a: number, _b: number, pc: number): void {
-  begin(cpu);
-  const x = operand(cpu, 0);
-  let parts = { exponent: INDEFINITE, significand: INDEFINITE };
-  if (x !== undefined && !overflows(cpu)) parts = extract(x);
-  if (!settle(cpu, pc)) return;
-  setSt(cpu, 0, parts.exponent);
-  push(cpu, parts.significand);
+/**
+ * Replaces ST(0) by one result and pushes another; the register for that has to be empty.
+ *
+ * @param compute Both results, or undefined for an angle out of range: C2 is set and nothing else done.
+ */
+function twofold(
+  compute: (value: bigint) => readonly [bigint, bigint] | undefined,
+): Handler {
+  return (cpu, _a, _b, pc) => {
+    begin(cpu);
+    const x = operand(cpu, 0);
+    const results = x === undefined || overflows(cpu)
+      ? [INDEFINITE, INDEFINITE] as const
+      : compute(x);
+    const delivered = settle(cpu, pc);
+    if (compute !== extract) setC2(cpu, results === undefined);
+    if (!delivered || results === undefined) return;
+    setSt(cpu, 0, results[0]);
+    push(cpu, results[1]);
+  };
+}
+
+/** FSIN and FCOS. */
+function circular(compute: (value: bigint) => bigint): Handler {
+  return (cpu, _a, _b, pc) => {
+    begin(cpu);
+    const x = operand(cpu, 0);
+    const far = x !== undefined && isOutOfRange(x);
+    const result = x === undefined ? INDEFINITE : far ? x : compute(x);
+    const delivered = settle(cpu, pc);
+    setC2(cpu, far);
+    if (delivered && !far) setSt(cpu, 0, result);
+  };
+}
+
+function setC2(cpu: Cpu, on: boolean): void {
+  const status = cpu.i32[FSW]! & ~Status.C2;
+  cpu.i32[FSW] = on ? status | Status.C2 : status;
 }
 
 // Comparisons: the result is there even if an exception is not masked, but nothing is popped. ---------
@@ -535,14 +584,22 @@ export const x87Ops: readonly OpDef[] = [
     { length: 7 },
     (_, n) => fixed(`D9 E${(8 + n).toString(16)}`, fldConstant),
   ),
-  fixed("D9 F4", fxtract),
+  fixed("D9 F0", unary((_, x) => powerOf2Less1(x))),
+  fixed("D9 F1", binary(yLog2, true)),
+  fixed("D9 F2", twofold(tangent)),
+  fixed("D9 F3", binary((x, y) => arctangent(y, x), true)),
+  fixed("D9 F4", twofold(extract)),
   fixed("D9 F5", fprem(true)),
   fixed("D9 F6", turnStack(-1)),
   fixed("D9 F7", turnStack(1)),
   fixed("D9 F8", fprem(false)),
+  fixed("D9 F9", binary(yLog2Plus1, true)),
   fixed("D9 FA", unary(squareRoot)),
+  fixed("D9 FB", twofold(sineAndCosine)),
   fixed("D9 FC", unary((_, x) => roundToInteger(x))),
-  fixed("D9 FD", fscale),
+  fixed("D9 FD", binary(scale, false)),
+  fixed("D9 FE", circular(sin)),
+  fixed("D9 FF", circular(cos)),
 
   register("DA /0", fcmov(2)),
   register("DA /1", fcmov(4)),

@@ -114,28 +114,21 @@ export function scale(a: bigint, b: bigint): bigint {
 }
 
 /** Exponent and significand of a number, both as numbers. */
-export interface Parts {
-  exponent: bigint;
-  significand: bigint;
-}
-
-const PARTS: Parts = { exponent: 0n, significand: 0n };
-
-/** Takes a number apart. The result is valid until the next call. */
-export function extract(a: bigint): Parts {
-  PARTS.significand = a;
+export function extract(a: bigint): readonly [bigint, bigint] {
   if (isSpecial(a)) {
-    PARTS.significand = PARTS.exponent = special(a);
-  } else if (isInfinite(a)) PARTS.exponent = F80.infinity;
-  else if (isZero(a)) {
-    soft.flags |= Exception.DivideByZero;
-    PARTS.exponent = F80.sign | F80.infinity;
-  } else if (!denormal(a)) {
-    const fraction = a & F80.fraction;
-    const length = bitLength(fraction);
-    PARTS.exponent = soft.fromInteger(F80, BigInt(lastBit(a) + length - 1));
-    PARTS.significand = (a & F80.sign) | (BigInt(BIAS) << 64n) |
-      (fraction << BigInt(64 - length));
+    const nan = special(a);
+    return [nan, nan];
   }
-  return PARTS;
+  if (isInfinite(a)) return [F80.infinity, a];
+  if (isZero(a)) {
+    soft.flags |= Exception.DivideByZero;
+    return [F80.sign | F80.infinity, a];
+  }
+  denormal(a);
+  const fraction = a & F80.fraction;
+  const length = bitLength(fraction);
+  return [
+    soft.fromInteger(F80, BigInt(lastBit(a) + length - 1)),
+    (a & F80.sign) | (BigInt(BIAS) << 64n) | (fraction << BigInt(64 - length)),
+  ];
 }
