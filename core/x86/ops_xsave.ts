@@ -51,8 +51,7 @@ const At = {
   mxcsr: 24,
   st: 32,
   xmm: 160,
-  /** What FXSAVE writes ends here. */
-  fxsaveEnd: 416,
+  fxsaveEnd: 512,
   present: 512,
   compacted: 520,
   headerEnd: 576,
@@ -152,8 +151,8 @@ function locate(
 function fxsave(wide: boolean): Handler {
   return (cpu, _a, _b, pc) => {
     checkFx(cpu);
-    locate(cpu, pc, 512, 16, true);
-    probeArea(cpu, 512);
+    locate(cpu, pc, At.fxsaveEnd, 16, true);
+    probeArea(cpu, At.fxsaveEnd);
     putX87(cpu, wide);
     if ((cpu.i32[CR4]! & Cr.OSFXSR) === 0) {
       writeArea(cpu, AREA, 0, At.mxcsr);
@@ -170,7 +169,7 @@ function fxsave(wide: boolean): Handler {
 function fxrstor(wide: boolean): Handler {
   return (cpu, _a, _b, pc) => {
     checkFx(cpu);
-    locate(cpu, pc, 512, 16, false);
+    locate(cpu, pc, At.fxsaveEnd, 16, false);
     readArea(cpu, AREA.subarray(0, At.fxsaveEnd));
     const sse = (cpu.i32[CR4]! & Cr.OSFXSR) !== 0;
     if (sse) checkMxcsr(cpu);

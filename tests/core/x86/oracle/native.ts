@@ -1,21 +1,28 @@
 /**
- * Builds and runs native.c.
+ * Builds and runs native programs.
  *
  * @module
  */
 
-/** Builds the program; the caller removes it. */
-export async function buildNative(): Promise<string> {
+/** Builds a program of one C file; the caller removes it. */
+export async function buildProgram(
+  source: URL,
+  options: readonly string[] = [],
+): Promise<string> {
   const program = await Deno.makeTempFile();
-  const source = new URL("native.c", import.meta.url).pathname;
   const { success } = await new Deno.Command("gcc", {
-    args: ["-O2", "-Wall", "-static-pie", "-o", program, source],
+    args: ["-O2", "-Wall", ...options, "-o", program, source.pathname],
   }).output();
-  if (!success) throw new Error(`Cannot build: ${source}`);
+  if (!success) throw new Error(`Cannot build: ${source.pathname}`);
   return program;
 }
 
-/** Runs it on encoded cases: encoded outcomes. */
+/** Builds native.c. */
+export function buildNative(): Promise<string> {
+  return buildProgram(new URL("native.c", import.meta.url), ["-static-pie"]);
+}
+
+/** Runs a program on its standard input: its standard output. */
 export async function runNative(
   program: string,
   input: Uint8Array,
