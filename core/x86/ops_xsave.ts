@@ -34,7 +34,7 @@ import {
 import type { Handler, OpDef } from "./opcode.ts";
 import { put32 } from "./operand.ts";
 import { Cr } from "./paging.ts";
-import { initialize, physical, Status, summarize } from "./x87.ts";
+import { charge, initialize, physical, Status, summarize } from "./x87.ts";
 import { CONTROL_BITS } from "./x87_environment.ts";
 
 const RAX = GPR, RCX = GPR + 2, RDX = GPR + 4;
@@ -58,6 +58,9 @@ const At = {
   ymm: 576,
 } as const;
 const COMPACTED = 0x8000_0000;
+
+/** What saving or restoring takes beyond other instructions, in instructions. */
+const XSAVE_COST = 100;
 
 const AREA = new Uint8Array(832);
 const VIEW = new DataView(AREA.buffer);
@@ -143,6 +146,7 @@ function locate(
   alignment: number,
   write: boolean,
 ): void {
+  charge(cpu, XSAVE_COST);
   linearOf(cpu, pc, size, write);
   if ((cpu.i32[EA]! & (alignment - 1)) !== 0) gp0(cpu);
 }
