@@ -6,7 +6,7 @@
  * @module
  */
 import { linearOf } from "./address.ts";
-import { probeArea, readArea, writeArea } from "./area.ts";
+import { probeArea, readArea, readPart, writeArea } from "./area.ts";
 import { checkOsxsave, saveAreaSize, setXcr0 } from "./control.ts";
 import type { Cpu } from "./cpu.ts";
 import { fault, gp0, Vector } from "./fault.ts";
@@ -270,7 +270,7 @@ function putHeader(
     writeArea(cpu, AREA, At.present, At.compacted + 8);
     return;
   }
-  readArea(cpu, AREA.subarray(0, At.headerEnd));
+  readPart(cpu, AREA, At.present, 8);
   const others = VIEW.getInt32(At.present, true) & ~components;
   VIEW.setInt32(At.present, others | (components & used), true);
   writeArea(cpu, AREA, At.present, At.compacted);
@@ -300,20 +300,19 @@ function xrstor(wide: boolean): Handler {
     const i = cpu.i32;
     const components = requested(cpu);
     locate(cpu, pc, At.headerEnd, 64, false);
-    readArea(cpu, AREA.subarray(0, At.headerEnd));
+    readPart(cpu, AREA, At.present, At.headerEnd - At.present);
     checkHeader(cpu);
     const present = VIEW.getInt32(At.present, true) & components;
     const compacted = VIEW.getInt32(At.compacted + 4, true) !== 0;
+    const size = saveAreaSize(compacted ? present : components);
+    locate(cpu, pc, size, 64, false);
+    readArea(cpu, AREA.subarray(0, size));
     const initial = components & ~present;
     // The standard form loads MXCSR whether SSE state is present or not.
     const mxcsr = compacted
       ? (present & Component.Sse) !== 0
       : (components & (Component.Sse | Component.Avx)) !== 0;
     if (mxcsr) checkMxcsr(cpu);
-    if ((present & Component.Avx) !== 0) {
-      locate(cpu, pc, AREA.length, 64, false);
-      readArea(cpu, AREA);
-    }
     if ((present & Component.X87) !== 0) getX87(cpu, wide);
     if (mxcsr) i[MXCSR] = VIEW.getInt32(At.mxcsr, true);
     else if ((initial & Component.Sse) !== 0) i[MXCSR] = MXCSR_INITIAL;
