@@ -5,8 +5,7 @@
  */
 import type { Cpu } from "./cpu.ts";
 import { condition } from "./flags.ts";
-import { requireAlignment } from "./access.ts";
-import { COMMIT_SIZE, EA } from "./layout.ts";
+import { COMMIT_SIZE } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { Exception, F32, F64, F80, type Format, isNan } from "./soft_float.ts";
 import {
@@ -64,7 +63,6 @@ function fld(fetch: Fetcher): Handler {
   };
 }
 
-/** Ten bytes; the alignment that counts is 8. */
 function fld80(cpu: Cpu, _a: number, _b: number, pc: number): void {
   begin(cpu);
   load(cpu, pc, fetch80(cpu, pc));
@@ -72,7 +70,6 @@ function fld80(cpu: Cpu, _a: number, _b: number, pc: number): void {
 
 function fetch80(cpu: Cpu, pc: number): bigint {
   const at = source(cpu, pc, 10);
-  requireAlignment(cpu, cpu.i32[EA]!, 8);
   return (BigInt(cpu.dv.getUint16(at + 8, true)) << 64n) |
     cpu.dv.getBigUint64(at, true);
 }

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { requireAlignment } from "./access.ts";
 import { linearOf } from "./address.ts";
 import { probeArea, readArea, readPart, writeArea } from "./area.ts";
 import { checkOsxsave, saveAreaSize, setXcr0 } from "./control.ts";
@@ -148,7 +149,10 @@ function locate(
 ): void {
   charge(cpu, XSAVE_COST);
   linearOf(cpu, pc, size, write);
-  if ((cpu.i32[EA]! & (alignment - 1)) !== 0) gp0(cpu);
+  const low = cpu.i32[EA]!;
+  // On AMD alignment checks see an FXSAVE area as one of words of 4 bytes.
+  if (alignment === 16) requireAlignment(cpu, low, 4);
+  if ((low & (alignment - 1)) !== 0) gp0(cpu);
 }
 
 /** FXSAVE. Without CR4.OSFXSR there is no SSE state. */

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { readAddress } from "./access.ts";
+import { readAddress, requireAlignment } from "./access.ts";
 import { linearOf, offsetOf, segmentOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { fault, undefinedOpcode, Vector } from "./fault.ts";
@@ -145,9 +145,10 @@ function setPointers(cpu: Cpu, pc: number): void {
   i[FDS] = i[SEG + segmentOf(cpu, pc) * SEG_WORDS + SEG_SEL]!;
 }
 
-/** Host address of an operand in memory that is read. */
+/** Host address of an operand in memory that is read. For one of ten bytes the alignment that counts is 8. */
 export function source(cpu: Cpu, pc: number, size: number): number {
   linearOf(cpu, pc, size, false);
+  if (size === 10) requireAlignment(cpu, cpu.i32[EA]!, 8);
   return readAddress(cpu, cpu.i32[EA]!, cpu.i32[EA + 1]!, size);
 }
 

@@ -178,6 +178,8 @@ Deno.test("memory operands are aligned where alignment is checked", () => {
   assertEquals(trap("D9 33"), 13); // fnstenv: 4 bytes
   assertEquals(trap("D9 73 FE"), 17);
   assertEquals(trap("66 D9 73 FE"), 13); // 2 bytes
+  assertEquals(trap("0F AE 43 FE"), 17); // fxsave [rbx - 2]
+  assertEquals(trap("0F AE 03"), 13);
 });
 
 Deno.test("stores to a page that holds code are seen by the code", () => {
