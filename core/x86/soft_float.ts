@@ -332,6 +332,14 @@ export class SoftFloat {
     this.roundedUp = false;
     if (x.infinite) return x.negative ? to.infinity | to.sign : to.infinity;
     if (denormals && this.#denormal(x)) return 0n;
+    if (to.precision >= from.precision && x.significand >= from.integer) {
+      // Wider formats hold every normal number exactly.
+      const top = x.exponent + from.precision - 1;
+      const fraction = x.significand <<
+        BigInt(to.precision - from.precision);
+      return (x.negative ? to.sign : 0n) |
+        (BigInt(top + to.bias) << to.shift) | (fraction & to.fraction);
+    }
     return this.round(to, x.negative, x.exponent, x.significand);
   }
 
