@@ -40,8 +40,20 @@ function checkAlignment(cpu: Cpu, low: number, size: number): void {
   if (size <= 8 && (low & (size - 1)) !== 0) faultCode(cpu, Vector.AC, 0);
 }
 
+/** #AC if alignment is checked now and an operand with a rule of its own breaks it. */
+export function requireAlignment(cpu: Cpu, low: number, bytes: number): void {
+  if ((low & (bytes - 1)) !== 0 && checksAlignment(cpu)) {
+    faultCode(cpu, Vector.AC, 0);
+  }
+}
+
 /** The linear address `offset` bytes after (low, high): low and, in HIGH, high. */
-function advance(cpu: Cpu, low: number, high: number, offset: number): number {
+export function advance(
+  cpu: Cpu,
+  low: number,
+  high: number,
+  offset: number,
+): number {
   const sum = (low + offset) | 0;
   const carried = (sum >>> 0) < (low >>> 0) ? 1 : 0;
   // Outside 64-bit mode addresses wrap at 4 GiB, and high is 0 for all of them.

@@ -285,6 +285,9 @@ export class Decoder {
         case "D":
           i[pc + R_IMM + 1] = ((modrm >>> 3) & 7) | ((p.rex & 4) << 1);
           break;
+        case "X":
+          i[pc + R_IMM] = ((opcode & 7) << 8) | modrm;
+          break;
         case "cc":
           i[pc + R_IMM + 1] = opcode & 15;
           break;

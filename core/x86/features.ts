@@ -1,4 +1,5 @@
 import type { CpuidEntry } from "../backend.ts";
+import { saveAreaSize } from "./control.ts";
 import { PHYSICAL_BITS } from "./paging.ts";
 import { SIGNATURE } from "./reset.ts";
 
@@ -21,8 +22,9 @@ const BRAND = "syndbg interpreted x86-64 processor".padEnd(48, "\0");
  * volume 3, appendix E), whose flags and SYSCALL it has.
  */
 export function interpreterCpuid(): CpuidEntry[] {
-  // FPU, MMX and SSE bits join these when their families are complete.
+  // MMX and SSE bits join these when their families are complete.
   const basicEdx = bits(
+    0, // FPU
     2, // DE
     3, // PSE
     4, // TSC
@@ -36,6 +38,7 @@ export function interpreterCpuid(): CpuidEntry[] {
     16, // PAT
     17, // PSE-36
     19, // CLFSH
+    24, // FXSR
   );
   const vendor = "AuthenticAMD";
   const none = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
@@ -62,6 +65,7 @@ export function interpreterCpuid(): CpuidEntry[] {
         17, // PCID
         22, // MOVBE
         23, // POPCNT
+        26, // XSAVE
       ),
       edx: basicEdx,
     },
@@ -86,7 +90,27 @@ export function interpreterCpuid(): CpuidEntry[] {
       ),
       edx: 0,
     },
-    { leaf: 0xd, subleaf: 0, ...none },
+    // XSAVE: components x87, SSE and AVX. EBX follows XCR0; this is what it is after RESET.
+    {
+      leaf: 0xd,
+      subleaf: 0,
+      ...none,
+      eax: 7,
+      ebx: saveAreaSize(1),
+      ecx: saveAreaSize(7),
+    },
+    {
+      leaf: 0xd,
+      subleaf: 1,
+      ...none,
+      eax: bits(
+        0, // XSAVEOPT
+        1, // XSAVEC
+        2, // XGETBV with ECX 1
+      ),
+      ebx: saveAreaSize(1),
+    },
+    { leaf: 0xd, subleaf: 2, ...none, eax: 256, ebx: 576 },
     { leaf: 0x8000_0000, eax: 0x8000_0008, ...name },
     {
       leaf: 0x8000_0001,
@@ -111,6 +135,11 @@ export function interpreterCpuid(): CpuidEntry[] {
     { leaf: 0x8000_0005, ...none },
     { leaf: 0x8000_0006, ...none },
     { leaf: 0x8000_0007, ...none, edx: bits(8) }, // invariant TSC
-    { leaf: 0x8000_0008, ...none, eax: PHYSICAL_BITS | (48 << 8) },
+    {
+      leaf: 0x8000_0008,
+      ...none,
+      eax: PHYSICAL_BITS | (48 << 8),
+      ebx: bits(2), // RstrFpErrPtrs: FXRSTOR always loads the x87's pointers
+    },
   ];
 }

@@ -134,8 +134,27 @@ export const MSR_XSS = XCR0 + 4;
 export const VEC_B = 0x500;
 /** MXCSR. */
 export const MXCSR = 0x700 >> 2;
-/** x87 state, byte offset; laid out in its family's file. */
+/**
+ * x87 registers, byte offset: 8 physical ones of 16 bytes, the significand's 8 first (the MMX register of
+ * the same number), then sign and exponent in 2.
+ */
 export const X87_B = 0x740;
+/** x87 control word. */
+export const FCW = (X87_B + 128) >> 2;
+/** x87 status word, the top of the stack in it. */
+export const FSW = FCW + 1;
+/** A set bit n: physical x87 register n is not empty. */
+export const FTW = FCW + 2;
+/** Low 11 bits of the last x87 instruction's opcode: 3 of the first byte, then ModRM. */
+export const FOP = FCW + 3;
+/** Offset of the last x87 instruction, two words. */
+export const FIP = FCW + 4;
+/** Offset of the last x87 operand in memory, two words. */
+export const FDP = FCW + 6;
+/** Selectors that go with these offsets. */
+export const FCS = FCW + 8;
+/** Data selector. */
+export const FDS = FCW + 9;
 /** End of the state of one vCPU; this many bytes are swapped between vCPUs. */
 export const STATE_BYTES = 0x1000;
 

@@ -38,6 +38,7 @@ export type Action = Handler | number;
  *   sign-extended, `Iwb`: 16 then 8 bits (R_IMM, R_IMM + 1); `Ap`: far pointer, offset then selector (R_IMM, R_IMM + 1);
  * - `Jb Jz`: branch displacement (R_IMM: target relative to the start of the block);
  * - `Sw`, `Cd`, `Dd`: segment, control, debug register: its number is in R_IMM + 1, no address;
+ * - `X`: opcode and ModRM of an x87 instruction in the form of {@linkcode FOP}, in R_IMM;
  * - `AL rAX eAX CL DX 1`: fixed; `Ob Ov`: memory at a direct offset.
  * The first operand is `a`, the second `b`; a third is an immediate in R_IMM (zero-extended Ib; Ibs and Iz sign-extended).
  */

@@ -32,6 +32,7 @@ export type OperandKind =
   | "C"
   | "D"
   | "O"
+  | "X"
   | "cc"
   | "fixed"
   | "1";
@@ -110,7 +111,7 @@ function parseOperand(text: string): Operand {
   if (name === "Iz") return { kind: "I", size: -4, read, write, detail: 1 };
   const kind = name[0] as OperandKind;
   const size = SIZES[name.slice(1)];
-  if (size === undefined || !"EMRFGZBIAJSCDO".includes(kind)) {
+  if (size === undefined || !"EMRFGZBIAJSCDOX".includes(kind)) {
     throw new SyntaxError(`Cannot parse operand: ${text}`);
   }
   if (kind === "J") {
@@ -119,7 +120,7 @@ function parseOperand(text: string): Operand {
   return { kind, size, read, write, detail: 0 };
 }
 
-const MODRM_KINDS = "EMRFGSCD";
+const MODRM_KINDS = "EMRFGSCDX";
 
 function mapOf(bytes: string[], vex: boolean): number {
   if (bytes[0] !== "0F") {

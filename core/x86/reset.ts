@@ -6,6 +6,8 @@ import {
   DR6,
   DR7,
   EFLAGS,
+  FCW,
+  FTW,
   GDTR,
   GPR,
   IDTR,
@@ -57,6 +59,9 @@ export function reset(cpu: Cpu): void {
   i[MSR_PAT + 1] = 0x0007_0406;
   // Enabled, at its usual place, of the bootstrap processor.
   i[MSR_APIC_BASE] = (0xfee0_0800 | (cpu.vcpu === 0 ? 0x100 : 0)) | 0;
+  // All registers are 0 and valid, unlike after FNINIT.
+  i[FCW] = 0x40;
+  i[FTW] = 0xff;
   i[MXCSR] = 0x1f80;
   i[XCR0] = 1;
 }

@@ -12,6 +12,10 @@ import { segmentOps } from "./ops_segment.ts";
 import { shiftOps } from "./ops_shift.ts";
 import { stringOps } from "./ops_string.ts";
 import { systemOps } from "./ops_system.ts";
+import { x87ArithmeticOps } from "./ops_x87_arithmetic.ts";
+import { x87ControlOps } from "./ops_x87_control.ts";
+import { x87MoveOps } from "./ops_x87_move.ts";
+import { xsaveOps } from "./ops_xsave.ts";
 
 let table: OpcodeTable | undefined;
 
@@ -32,6 +36,10 @@ export function opcodeTable(): OpcodeTable {
       shiftOps,
       stringOps,
       systemOps,
+      x87ArithmeticOps,
+      x87ControlOps,
+      x87MoveOps,
+      xsaveOps,
     ]);
     // The decoder substitutes these two; no opcode names them.
     table.number(checkedBranch);

@@ -38,6 +38,8 @@ export interface Case {
   readonly window: number;
   /** What they are at first; a multiple of 8. All others are 0. */
   readonly bytes: Uint8Array;
+  /** x87 state: the first {@linkcode STATE_X87} bytes of an XSAVE area with 64-bit pointers. */
+  readonly state?: Uint8Array;
 }
 
 /**
@@ -58,6 +60,9 @@ export function comparable(test: Case, outcome: Outcome): Outcome {
 
 const PREFIXES = [0x26, 0x3e, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x40, 0x48];
 
+/** Bytes of an XSAVE area up to the end of x87 state. */
+export const STATE_X87 = 160;
+
 /** How a snippet ended. */
 export interface Outcome {
   /** Exception vector; 3 is the INT3 behind the snippet. */
@@ -74,6 +79,8 @@ export interface Outcome {
   readonly registers: bigint[];
   /** The window. */
   readonly bytes: Uint8Array;
+  /** As in {@linkcode Case}. */
+  readonly state?: Uint8Array;
 }
 
 /** Only these exceptions have an error code here. */
@@ -91,12 +98,17 @@ export function visible(test: Case, registers: readonly bigint[]): bigint[] {
 /** As in native.c. */
 const CODE_MAX = 96;
 const REGISTERS_AT = 16 + CODE_MAX;
-const REQUEST = REGISTERS_AT + 128;
+const STATE_LENGTH_AT = REGISTERS_AT + 128;
+const REQUEST = STATE_LENGTH_AT + 8;
 const RESPONSE = 32 + 128;
+const NO_STATE = new Uint8Array();
 
 /** Cases in the form that native.c reads. */
 export function encodeRequests(cases: readonly Case[]): Uint8Array {
-  const size = cases.reduce((sum, x) => sum + REQUEST + x.bytes.length, 0);
+  const size = cases.reduce(
+    (sum, x) => sum + REQUEST + x.bytes.length + (x.state?.length ?? 0),
+    0,
+  );
   const out = new Uint8Array(size);
   const view = new DataView(out.buffer);
   let at = 0;
@@ -111,8 +123,11 @@ export function encodeRequests(cases: readonly Case[]): Uint8Array {
     test.registers.forEach((value, n) =>
       view.setBigUint64(at + REGISTERS_AT + 8 * n, value, true)
     );
+    const state = test.state ?? NO_STATE;
+    view.setUint32(at + STATE_LENGTH_AT, state.length, true);
     out.set(test.bytes, at + REQUEST);
-    at += REQUEST + test.bytes.length;
+    out.set(state, at + REQUEST + test.bytes.length);
+    at += REQUEST + test.bytes.length + state.length;
   }
   return out;
 }
@@ -134,6 +149,8 @@ export function decodeResponses(
       { length: 16 },
       (_, n) => view.getBigUint64(at + 32 + 8 * n, true),
     );
+    const state = at + RESPONSE + test.bytes.length;
+    const end = state + (test.state?.length ?? 0);
     const outcome = {
       vector,
       error: hasError(vector) ? view.getUint32(at + 4, true) : 0,
@@ -141,9 +158,10 @@ export function decodeResponses(
       rip: view.getBigUint64(at + 16, true),
       flags: view.getUint32(at + 24, true) & FLAGS,
       registers: visible(test, registers),
-      bytes: data.slice(at + RESPONSE, at + RESPONSE + test.bytes.length),
+      bytes: data.slice(at + RESPONSE, state),
+      state: data.slice(state, end),
     };
-    at += RESPONSE + test.bytes.length;
+    at = end;
     return outcome;
   });
   if (at !== data.length) {

@@ -4,6 +4,7 @@ import {
   encodeRequests,
   type Outcome,
 } from "./cases.ts";
+import { buildNative, runNative } from "./native.ts";
 
 /** The compiled native.c: executes cases on this machine's processor. Needs gcc, and Linux on x86-64. */
 export class NativeProgram implements AsyncDisposable {
@@ -19,34 +20,15 @@ export class NativeProgram implements AsyncDisposable {
    * @throws {Deno.errors.NotFound} If there is no gcc.
    */
   static async build(): Promise<NativeProgram> {
-    const path = await Deno.makeTempFile();
-    const source = new URL("native.c", import.meta.url).pathname;
-    const { success } = await new Deno.Command("gcc", {
-      args: [
-        ...["-O2", "-Wall", "-static-pie", "-mno-red-zone"],
-        ...["-o", path, source],
-      ],
-    }).output();
-    if (!success) throw new Error(`Cannot build: ${source}`);
-    return new NativeProgram(path);
+    return new NativeProgram(await buildNative());
   }
 
   /** Executes cases. */
   async run(cases: readonly Case[]): Promise<Outcome[]> {
-    const child = new Deno.Command(this.#path, {
-      stdin: "piped",
-      stdout: "piped",
-    }).spawn();
-    const output = child.output();
-    const writer = child.stdin.getWriter();
-    // If it ends early the exit code tells.
-    await writer.write(encodeRequests(cases)).then(
-      () => writer.close(),
-      () => {},
+    return decodeResponses(
+      cases,
+      await runNative(this.#path, encodeRequests(cases)),
     );
-    const { success, code, stdout } = await output;
-    if (!success) throw new Error(`Cannot execute cases: exit code ${code}`);
-    return decodeResponses(cases, stdout);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -48,7 +48,7 @@ const ODD_IN_QEMU = [
   "F7 /1 v iz",
   "0F C8 +r v",
   "8F /0 v",
-  "0F C7 /1 y",
+  "0F C7 /1 y m",
 ];
 
 /** Far pointers in memory: nearly all fault, at one part or the other. */
