@@ -42,9 +42,10 @@ import {
   SEG_SEL,
   SEG_WORDS,
   STATE_BYTES,
+  ZERO,
 } from "./layout.ts";
 import { updateMode } from "./mode.ts";
-import { readOwnMsr, writeOwnMsr } from "./msrs.ts";
+import { readOwnMsr, tscOf, writeOwnMsr } from "./msrs.ts";
 import {
   Access,
   Cr,
@@ -53,7 +54,7 @@ import {
   walk,
   walkedAddress,
 } from "./paging.ts";
-import { reset } from "./reset.ts";
+import { init, reset } from "./reset.ts";
 
 const FORMAT = "syndbg-interpreter-1";
 const IA32_TSC = 0x10;
@@ -145,7 +146,7 @@ function setTable(i: Int32Array, at: number, value: DescriptorTable): void {
 export class InterpreterVcpu implements Vcpu {
   readonly id: number;
   /** State while another vCPU is active. */
-  readonly state: Uint8Array<ArrayBuffer> = new Uint8Array(STATE_BYTES);
+  readonly state: Int32Array<ArrayBuffer> = new Int32Array(STATE_BYTES >> 2);
   /** CPUID leaves of this vCPU. */
   cpuid: CpuidTable = new CpuidTable([]);
   /** What the host debugs. */
@@ -211,11 +212,15 @@ export class InterpreterVcpu implements Vcpu {
 
   setInterruptRequest(asserted: boolean): void {
     if (asserted) this.#raise(Event.Interrupt);
-    else this.#words()[EVENTS]! &= ~Event.Interrupt;
+    else this.#engine.words(this)[EVENTS]! &= ~Event.Interrupt;
   }
 
   injectNmi(): void {
     this.#raise(Event.Nmi);
+  }
+
+  setTaskPriority(priority: number): void {
+    this.#engine.words(this)[CR8] = priority & 15;
   }
 
   reset(): void {
@@ -225,9 +230,27 @@ export class InterpreterVcpu implements Vcpu {
     flushTlb(cpu);
   }
 
+  init(): void {
+    const cpu = this.#engine.activate(this);
+    init(cpu);
+    updateMode(cpu);
+    flushTlb(cpu);
+  }
+
+  startup(vector: number): void {
+    const cpu = this.#engine.activate(this);
+    const i = cpu.i32;
+    const cs = SEG + Seg.CS * SEG_WORDS;
+    i[cs + SEG_SEL] = (vector & 255) << 8;
+    set64(i, cs + SEG_BASE, BigInt(vector & 255) << 12n);
+    set64(i, RIP, 0n);
+    updateMode(cpu);
+  }
+
   setCpuid(entries: readonly CpuidEntry[]): void {
     this.cpuid = new CpuidTable(entries);
-    this.#engine.activate(this).cpuid = this.cpuid;
+    const cpu = this.#engine.ifActive(this);
+    if (cpu !== undefined) cpu.cpuid = this.cpuid;
   }
 
   getRegisters(): Registers {
@@ -308,10 +331,14 @@ export class InterpreterVcpu implements Vcpu {
   }
 
   getMsr(index: number): bigint | undefined {
-    const cpu = this.#engine.activate(this);
-    return readOwnMsr(cpu, index, MSR_VALUE)
-      ? BigInt(MSR_VALUE[0]!) | (BigInt(MSR_VALUE[1]!) << 32n)
-      : undefined;
+    const engine = this.#engine;
+    // All of the machine's clocks may follow one TSC, whichever vCPU runs.
+    if (index === IA32_TSC) {
+      tscOf(engine.words(this), engine.clock(), MSR_VALUE);
+    } else if (!readOwnMsr(engine.activate(this), index, MSR_VALUE)) {
+      return undefined;
+    }
+    return BigInt(MSR_VALUE[0]!) | (BigInt(MSR_VALUE[1]!) << 32n);
   }
 
   setMsr(index: number, value: bigint): boolean {
@@ -358,24 +385,36 @@ export class InterpreterVcpu implements Vcpu {
     if (
       state.format !== FORMAT || !(bytes instanceof Uint8Array) ||
       bytes.length !== STATE_BYTES || typeof tsc !== "bigint" ||
-      !Array.isArray(cpuid)
+      !Array.isArray(cpuid) || !cpuid.every(isCpuidEntry)
     ) {
       throw new TypeError(`Cannot restore vCPU: not of format ${FORMAT}`);
     }
     const cpu = this.#engine.activate(this);
     cpu.u8.set(bytes);
-    this.setCpuid(cpuid as CpuidEntry[]);
+    const i = cpu.i32;
+    // Whatever else the words are, a guest could have made them so.
+    i[ZERO] = 0;
+    i[ZERO + 1] = 0;
+    i[CPL] = i[CPL]! & 3;
+    i[CR8] = i[CR8]! & 15;
+    i[ACTIVITY] = i[ACTIVITY]! & 3;
+    i[RESUME_ACTIVITY] = i[RESUME_ACTIVITY]! & 1;
+    this.setCpuid(cpuid);
     this.setMsr(IA32_TSC, tsc);
   }
 
-  #words(): Int32Array {
-    return this.#engine.activate(this).i32;
-  }
-
   #raise(event: number): void {
-    const i = this.#words();
+    const i = this.#engine.words(this);
     i[EVENTS] = i[EVENTS]! | event;
   }
+}
+
+function isCpuidEntry(value: unknown): value is CpuidEntry {
+  if (typeof value !== "object" || value === null) return false;
+  const { leaf, subleaf = 0, eax, ebx, ecx, edx } = value as CpuidEntry;
+  return [leaf, subleaf, eax, ebx, ecx, edx].every((word) =>
+    Number.isInteger(word)
+  );
 }
 
 const MSR_VALUE = new Uint32Array(2);

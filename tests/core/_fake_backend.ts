@@ -102,6 +102,9 @@ export class FakeVcpu implements Vcpu {
     this.interrupt = asserted;
   }
   injectNmi(): void {}
+  setTaskPriority(): void {}
+  init(): void {}
+  startup(): void {}
   reset(): void {
     this.resets++;
     this.registers = registers();
