@@ -1,32 +1,66 @@
 import {
   type Backend,
+  type CpuidEntry,
   type HypercallFrame,
   HypercallResult,
   MsrResult,
   type Vcpu,
+  type VcpuExit,
+  type VcpuState,
   type Vm,
   type VmHost,
 } from "./backend.ts";
-import { PortBus } from "./bus.ts";
+import { MmioBus, PortBus } from "./bus.ts";
+import { AcpiPm, PmBlock } from "./devices/acpi_pm.ts";
+import { ApicBus } from "./devices/apic_bus.ts";
 import { Cmos } from "./devices/cmos.ts";
+import { IoApic, IOAPIC_PINS } from "./devices/ioapic.ts";
+import {
+  LocalApic,
+  MSR_APIC_BASE,
+  MSR_TSC_DEADLINE,
+  X2APIC_FIRST,
+  X2APIC_LAST,
+} from "./devices/lapic.ts";
 import { PicPair } from "./devices/pic.ts";
 import { Pit } from "./devices/pit.ts";
 import {
   debugExit,
   debugText,
   keyboardController,
+  resetControl,
   sink,
   systemControl,
 } from "./devices/simple.ts";
+import type { DeviceState } from "./devices/state.ts";
 import { Uart } from "./devices/uart.ts";
 import type { GuestMemory } from "./guest_memory.ts";
-import { Port } from "./memory_map.ts";
+import { Interrupt, Mmio, Port } from "./memory_map.ts";
+import { platformCpuid } from "./platform_cpuid.ts";
+import { Processor } from "./processor.ts";
 
 /** What a hypervisor's guest interface adds to a machine. */
-export type GuestInterface = Pick<
-  VmHost,
-  "readMsr" | "writeMsr" | "hypercall"
->;
+export interface GuestInterface
+  extends Pick<VmHost, "readMsr" | "writeMsr" | "hypercall"> {
+  /** Does what has become due: expired timers, waiting messages. Called in each turn of the run loop. */
+  update?(): void;
+  /** Nanoseconds until {@linkcode GuestInterface.update} has something to do; Infinity for nothing. */
+  untilNext?(): number;
+  /** The guest has ended an interrupt at its local APIC. */
+  endOfInterrupt?(vcpu: number, vector: number): void;
+  /** The machine was reset. */
+  reset?(): void;
+}
+
+/** A local APIC, for who offers the guest other ways to it. */
+export interface ApicRegisters {
+  /** Reads the register at an offset in its page. */
+  readRegister(offset: number): number;
+  /** Writes it. */
+  writeRegister(offset: number, value: number): void;
+  /** Ends the interrupt in service. */
+  endOfInterrupt(): void;
+}
 
 /** How a {@linkcode Machine} is made. */
 export interface MachineOptions {
@@ -34,6 +68,8 @@ export interface MachineOptions {
   backend: Backend;
   /** RAM. */
   memory: GuestMemory;
+  /** vCPUs, 1 to 255. Default 1. */
+  cpus?: number;
   /** Asked for MSRs and hypercalls that the CPU itself does not know. */
   guestInterface?: GuestInterface;
   /** MSRs that nobody knows: #GP (default), or read as 0 and take writes. */
@@ -48,6 +84,8 @@ export interface MachineOptions {
 export type MachineOutcome =
   /** The guest wrote an exit code. */
   | { kind: "exit"; code: number }
+  /** The guest switched the machine off. */
+  | { kind: "poweroff" }
   /** The guest halted, and nothing can wake it. */
   | { kind: "halted" }
   /** The guest asked for a reset. */
@@ -61,15 +99,49 @@ export type MachineOutcome =
   /** The backend cannot go on. */
   | { kind: "error"; message: string };
 
+/** All state of a {@linkcode Machine} but its RAM, as plain data. */
+export interface MachineState {
+  /** Name and version of the layout. */
+  format: string;
+  /** The vCPUs as their backend keeps them. */
+  vcpus: VcpuState[];
+  /** What each of them waits for. */
+  processors: DeviceState[];
+  /** Their local APICs. */
+  apics: DeviceState[];
+  /** The devices that there is one of, by name. */
+  devices: Record<string, DeviceState>;
+}
+
+const FORMAT = "syndbg-machine-1";
 /** Milliseconds that the guest runs before the event loop gets its turn. */
 const SLICE = 5;
+/** Shortest slice of a vCPU that runs alone. */
+const SHORTEST_SLICE = 0.05;
 /** Longest sleep of a halted guest before its timers are looked at again. */
 const NAP = 20;
-const IF = 512n;
+const IA32_TSC = 0x10;
+
+/** What a {@linkcode Machine} has one of, with time and state. */
+interface Device {
+  reset(): void;
+  save(): DeviceState;
+  restore(state: DeviceState): void;
+}
+
+/** What becomes due with time. */
+interface Timed {
+  update(): void;
+  untilNext(): number;
+}
 
 /**
- * A PC of the simple kind: RAM, one vCPU, interrupt controllers, timer, clock, serial port and
- * debug ports, around any backend.
+ * A PC of the simple kind: RAM, vCPUs with their local APICs, interrupt controllers, timers, clock,
+ * serial port, ACPI's fixed hardware and debug ports, around any backend. Interrupt lines 0 to 15 are
+ * on the PIC pair and on the IOAPIC, those up to 23 on the IOAPIC alone; the timer's, 0, is its pin 2.
+ *
+ * vCPUs that share the thread take turns that are as long as the backend makes them: with the interpreter, and a
+ * clock that is deterministic, a run is the same every time.
  */
 export class Machine implements VmHost {
   /** The virtual machine. */
@@ -78,41 +150,86 @@ export class Machine implements VmHost {
   readonly vcpus: readonly Vcpu[];
   /** Ports; add devices before running. */
   readonly ports: PortBus = new PortBus();
+  /** Addresses outside RAM; add devices before running. */
+  readonly mmio: MmioBus = new MmioBus();
   readonly #o: MachineOptions;
+  readonly #now: () => number;
+  readonly #bus = new ApicBus();
+  readonly #ioapic: IoApic = new IoApic(this.#bus);
+  readonly #processors: readonly Processor[];
   readonly #pic: PicPair;
-  readonly #pit: Pit;
   readonly #uart: Uart;
+  readonly #devices: Record<string, Device>;
+  readonly #timed: readonly Timed[];
+  /** The vCPU that runs on this thread now, and when its slice ends. */
+  #running: Processor | undefined;
+  #sliceEnd = Infinity;
   #outcome: MachineOutcome | undefined;
   #wake: (() => void) | undefined;
 
-  /** Makes the machine with its devices; nothing runs yet. */
+  /**
+   * Makes the machine with its devices; nothing runs yet.
+   *
+   * @throws {RangeError} If the number of vCPUs is out of range.
+   */
   constructor(options: MachineOptions) {
+    const { backend, memory, cpus = 1 } = options;
+    if (!Number.isInteger(cpus) || cpus < 1 || cpus > 255) {
+      throw new RangeError(
+        `Cannot create machine: vCPUs must be 1 to 255: ${cpus}`,
+      );
+    }
     this.#o = options;
-    const now = options.now ?? (() => performance.now() * 1e6);
+    this.#now = options.now ?? (() => performance.now() * 1e6);
+    const now = this.#now;
     const output = options.onOutput ?? (() => {});
     const reset = (): void => this.stop({ kind: "reset" });
-    this.vm = options.backend.createVm(options.memory, this);
-    this.vcpus = [this.vm.createVcpu()];
-    this.#pic = new PicPair((asserted) => {
-      this.vcpus[0]!.setInterruptRequest(asserted);
-    });
-    this.#pit = new Pit(now, (level) => this.#pic.setLine(0, level));
-    this.#uart = new Uart(
-      Port.Com1,
-      output,
-      (level) => this.#pic.setLine(4, level),
+    this.vm = backend.createVm(memory, this);
+    this.vcpus = Array.from({ length: cpus }, () => this.vm.createVcpu());
+    this.#processors = this.vcpus.map((vcpu) =>
+      new Processor(vcpu, (processor) => this.#onEvent(processor))
     );
-    this.#pit.reset();
+    for (const processor of this.#processors) this.#addApic(processor);
+    this.#pic = new PicPair((asserted) => {
+      for (const apic of this.#bus.apics) apic.setLint0(asserted);
+    });
+    const line = (n: number) => (level: boolean): void =>
+      this.setLine(n, level);
+    const pit = new Pit(now, line(Interrupt.Timer));
+    this.#uart = new Uart(Port.Com1, output, line(Interrupt.Com1));
+    const cmos = new Cmos(memory.size, { now, irq: line(Interrupt.Clock) });
+    const pm = new AcpiPm(
+      now,
+      line(Interrupt.Acpi),
+      () => this.stop({ kind: "poweroff" }),
+    );
+    this.#devices = {
+      ioapic: this.#ioapic,
+      pic: this.#pic,
+      pit,
+      uart: this.#uart,
+      cmos,
+      pm,
+    };
+    this.#timed = [pit, cmos, pm, ...this.#bus.apics];
+    this.#resetDevices();
+    this.mmio.add(Mmio.IoApic, 0x1000, this.#ioapic);
     const { ports } = this;
     ports.add(Port.Pic1, 2, this.#pic);
     ports.add(Port.Pic2, 2, this.#pic);
     ports.add(0x4d0, 2, this.#pic);
-    ports.add(Port.Pit, 4, this.#pit);
-    ports.add(Port.SystemB, 1, this.#pit);
+    ports.add(Port.Pit, 4, {
+      readPort: (port) => pit.readPort(port),
+      writePort: (port, size, value) => {
+        pit.writePort(port, size, value);
+        this.#timerChanged(pit.untilNext());
+      },
+    });
+    ports.add(Port.SystemB, 1, pit);
     const keyboard = keyboardController(reset);
     ports.add(Port.Keyboard, 1, keyboard);
     ports.add(Port.KeyboardCommand, 1, keyboard);
-    ports.add(Port.Cmos, 2, new Cmos(options.memory.size));
+    ports.add(Port.Cmos, 2, cmos);
     ports.add(Port.Post, 1, sink);
     ports.add(Port.IoDelay, 1, sink);
     ports.add(Port.SystemA, 1, systemControl(reset));
@@ -123,15 +240,54 @@ export class Machine implements VmHost {
       debugExit((code) => this.stop({ kind: "exit", code })),
     );
     ports.add(Port.Com1, 8, this.#uart);
+    ports.add(Port.AcpiPm, PmBlock.Count, pm);
+    ports.add(Port.ResetControl, 1, resetControl(reset));
+    this.setCpuid(backend.supportedCpuid());
+  }
+
+  #addApic(processor: Processor): void {
+    const { vcpu } = processor;
+    const { id } = vcpu;
+    const { tscFrequency } = this.#o.backend;
+    const readTsc = (): bigint => vcpu.getMsr(IA32_TSC) ?? 0n;
+    const apic: LocalApic = new LocalApic(
+      id,
+      this.#bus,
+      { now: this.#now, readTsc, tscFrequency },
+      {
+        interrupt: (asserted) => processor.interrupt(asserted),
+        taskPriority: (priority) => processor.taskPriority(priority),
+        nmi: () => processor.nmi(),
+        init: () => processor.init(),
+        startup: (vector) => processor.startup(vector),
+        endOfInterrupt: (vector, level) => {
+          if (level) this.#ioapic.endOfInterrupt(vector);
+          this.#o.guestInterface?.endOfInterrupt?.(id, vector);
+        },
+        timerChanged: (until) => this.#timerChanged(until),
+      },
+    );
+    this.#bus.apics.push(apic);
+  }
+
+  // For its owner. -------------------------------------------------------------------
+
+  /**
+   * Sets the CPUID leaves of all vCPUs, to which the machine adds what follows from its local APICs. At first they
+   * are the backend's.
+   */
+  setCpuid(entries: readonly CpuidEntry[]): void {
+    for (const vcpu of this.vcpus) {
+      vcpu.setCpuid(platformCpuid(entries, vcpu.id, this.vcpus.length));
+    }
   }
 
   /** Bytes for the guest's serial port. */
   sendSerial(bytes: Uint8Array): void {
     this.#uart.receive(bytes);
-    this.wake();
   }
 
-  /** Wakes the machine from waiting for an event, and ends a time slice early. */
+  /** Wakes the machine from waiting for an event. */
   wake(): void {
     this.#wake?.();
   }
@@ -139,9 +295,111 @@ export class Machine implements VmHost {
   /** Ends the run with an outcome. */
   stop(outcome: MachineOutcome): void {
     this.#outcome ??= outcome;
-    this.vcpus[0]!.kick();
+    for (const processor of this.#processors) {
+      if (processor === this.#running || processor.flight !== undefined) {
+        processor.vcpu.kick();
+      }
+    }
     this.wake();
   }
+
+  /** Puts the machine into its state after power-on; RAM stays. Not while it runs. */
+  reset(): void {
+    for (const processor of this.#processors) processor.reset();
+    for (const apic of this.#bus.apics) apic.reset();
+    this.#resetDevices();
+    this.#o.guestInterface?.reset?.();
+  }
+
+  #resetDevices(): void {
+    for (const device of Object.values(this.#devices)) device.reset();
+    this.#bus.apics[0]!.setVirtualWire();
+  }
+
+  /** Copies all state but RAM out. Not while it runs. */
+  save(): MachineState {
+    return {
+      format: FORMAT,
+      vcpus: this.vcpus.map((vcpu) => vcpu.save()),
+      processors: this.#processors.map((processor) => processor.save()),
+      apics: this.#bus.apics.map((apic) => apic.save()),
+      devices: Object.fromEntries(
+        Object.entries(this.#devices).map(([name, device]) => [
+          name,
+          device.save(),
+        ]),
+      ),
+    };
+  }
+
+  /**
+   * Takes state back that {@linkcode Machine.save} of the same kind of machine gave. RAM is to be there
+   * already. After an error the machine has to be reset.
+   *
+   * @throws {TypeError} If it is not such state.
+   */
+  restore(state: MachineState): void {
+    const { length } = this.vcpus;
+    const { format, vcpus, processors, apics, devices } = state;
+    if (
+      format !== FORMAT ||
+      [vcpus, processors, apics].some((list) =>
+        !Array.isArray(list) || list.length !== length
+      ) || typeof devices !== "object" || devices === null
+    ) {
+      throw new TypeError(
+        `Cannot restore machine: not of format ${FORMAT} with ${length} vCPUs`,
+      );
+    }
+    this.vcpus.forEach((vcpu, n) => vcpu.restore(vcpus[n]!));
+    this.#processors.forEach((processor, n) =>
+      processor.restore(processors[n])
+    );
+    for (const [name, device] of Object.entries(this.#devices)) {
+      device.restore(Object.hasOwn(devices, name) ? devices[name]! : {});
+    }
+    // After what has lines to them.
+    this.#bus.apics.forEach((apic, n) => apic.restore(apics[n]));
+  }
+
+  /** Frees the VM. */
+  close(): void {
+    this.vm.close();
+  }
+
+  // For devices and for the guest interface. -----------------------------------------------
+
+  /** Sets interrupt line 0 to 23. */
+  setLine(line: number, high: boolean): void {
+    if (line < 16) this.#pic.setLine(line, high);
+    const pin = line === Interrupt.Timer ? 2 : line;
+    if (pin < IOAPIC_PINS) this.#ioapic.setLine(pin, high);
+  }
+
+  /**
+   * Gives a vCPU's local APIC an interrupt: fixed, edge-triggered.
+   *
+   * @param autoEoi It ends when it is taken.
+   */
+  interrupt(vcpu: number, vector: number, autoEoi = false): void {
+    this.#bus.apics[vcpu]?.request(vector, false, autoEoi);
+  }
+
+  /** Gives a vCPU a non-maskable interrupt. */
+  nmi(vcpu: number): void {
+    this.#processors[vcpu]?.nmi();
+  }
+
+  /** The local APIC of a vCPU. @throws {RangeError} If there is no such vCPU. */
+  apic(vcpu: number): ApicRegisters {
+    const apic = this.#bus.apics[vcpu];
+    if (apic === undefined) {
+      throw new RangeError(`Cannot reach local APIC: no such vCPU: ${vcpu}`);
+    }
+    return apic;
+  }
+
+  // Running. -----------------------------------------------------------------------
 
   /**
    * Runs the guest until something ends it. The event loop gets its turn every few milliseconds, so
@@ -157,42 +415,128 @@ export class Machine implements VmHost {
     this.#outcome = signal?.aborted ? { kind: "aborted" } : undefined;
     const abort = (): void => this.stop({ kind: "aborted" });
     signal?.addEventListener("abort", abort);
-    const vcpu = this.vcpus[0]!;
+    let yielded = start;
+    for (const processor of this.#processors) processor.look();
     try {
       while (this.#outcome === undefined) {
         const left = timeout - (performance.now() - start);
         if (left <= 0) return { kind: "timeout" };
-        this.#pit.update();
-        const slice = Math.min(SLICE, this.#untilTimer(), left);
-        const exit = vcpu.run(Math.max(0.05, slice));
-        if (this.#outcome !== undefined) break;
-        switch (exit.reason) {
-          case "hlt":
-            if ((vcpu.getRegisters().rflags & IF) === 0n) {
-              return { kind: "halted" };
-            }
-            // The guest may have set the timer just now.
-            await this.#sleep(Math.min(NAP, this.#untilTimer(), left));
-            break;
-          case "shutdown":
-            return { kind: "shutdown" };
-          case "internal-error":
-            return { kind: "error", message: exit.message };
-          case "debug":
-            return { kind: "error", message: "stopped by a debug event" };
-          default:
-            await this.#yield();
-        }
+        this.#update();
+        const ready = this.#takeSignals();
+        if (ready > 0) {
+          // The guest may have set a timer just now.
+          const alone = Math.min(SLICE, this.#untilNext(), left);
+          this.#turn(ready > 1 ? 0 : Math.max(SHORTEST_SLICE, alone));
+          if (performance.now() - yielded < SLICE) continue;
+          await this.#yield();
+        } else if (this.#processors.some(({ wakeable }) => wakeable)) {
+          await this.#sleep(Math.min(NAP, this.#untilNext(), left));
+        } else return { kind: "halted" };
+        yielded = performance.now();
       }
-      return this.#outcome!;
+      return this.#outcome;
     } finally {
       signal?.removeEventListener("abort", abort);
+      for (const { flight, vcpu } of this.#processors) {
+        if (flight === undefined) continue;
+        vcpu.kick();
+        await flight;
+      }
     }
   }
 
-  /** Milliseconds until the timer wants to interrupt. */
-  #untilTimer(): number {
-    return this.#pit.untilNext() / 1e6;
+  /** Has INIT and startup IPIs done; how many processors are ready then. */
+  #takeSignals(): number {
+    let ready = 0;
+    for (const processor of this.#processors) {
+      if (processor.flight === undefined) {
+        processor.takeSignals(() => this.#bus.apics[processor.vcpu.id]!.init());
+      }
+      if (processor.ready) ready++;
+    }
+    return ready;
+  }
+
+  /** Lets every processor run that is ready. */
+  #turn(slice: number): void {
+    for (const processor of this.#processors) {
+      if (!processor.ready) continue;
+      const { vcpu } = processor;
+      processor.begin();
+      if (vcpu.runAsync !== undefined) {
+        processor.flight = vcpu.runAsync(SLICE).then(
+          (exit) => this.#landed(processor, exit),
+          (error) =>
+            this.#landed(processor, {
+              reason: "internal-error",
+              message: String(error),
+            }),
+        );
+        continue;
+      }
+      this.#running = processor;
+      this.#sliceEnd = slice === 0 ? -Infinity : this.#now() + slice * 1e6;
+      const exit = vcpu.run(slice);
+      this.#running = undefined;
+      this.#onExit(processor, exit);
+      if (this.#outcome !== undefined) return;
+    }
+  }
+
+  /** A run on another thread came back. */
+  #landed(processor: Processor, exit: VcpuExit): void {
+    processor.flight = undefined;
+    this.#onExit(processor, exit);
+    this.wake();
+  }
+
+  #onExit(processor: Processor, exit: VcpuExit): void {
+    switch (exit.reason) {
+      case "hlt":
+        processor.halt();
+        break;
+      case "shutdown":
+        this.#outcome ??= { kind: "shutdown" };
+        break;
+      case "internal-error":
+        this.#outcome ??= { kind: "error", message: exit.message };
+        break;
+      case "debug":
+        this.#outcome ??= {
+          kind: "error",
+          message: "stopped by a debug event",
+        };
+        break;
+    }
+  }
+
+  /** A processor has something to do: what keeps it from that ends. */
+  #onEvent(processor: Processor): void {
+    const running = this.#running;
+    // In turns that are short anyway everybody's comes soon.
+    if (
+      running !== undefined &&
+      (running === processor ? !processor.ready : this.#sliceEnd > -Infinity)
+    ) running.vcpu.kick();
+    this.wake();
+  }
+
+  /** A timer was set: a slice that would end after its time ends now. */
+  #timerChanged(until: number): void {
+    if (this.#now() + until < this.#sliceEnd) this.#running?.vcpu.kick();
+  }
+
+  /** Does what has become due. */
+  #update(): void {
+    for (const device of this.#timed) device.update();
+    this.#o.guestInterface?.update?.();
+  }
+
+  /** Milliseconds until something becomes due. */
+  #untilNext(): number {
+    let next = this.#o.guestInterface?.untilNext?.() ?? Infinity;
+    for (const device of this.#timed) next = Math.min(next, device.untilNext());
+    return next / 1e6;
   }
 
   /**
@@ -215,12 +559,14 @@ export class Machine implements VmHost {
     });
   }
 
-  /** Frees the VM. */
-  close(): void {
-    this.vm.close();
-  }
+  // What the guest asks for. -----------------------------------------------------------
 
   readMsr(vcpu: number, index: number, value: Uint32Array): MsrResult {
+    if (isApicMsr(index)) {
+      return this.#bus.apics[vcpu]!.readMsr(index, value)
+        ? MsrResult.Handled
+        : MsrResult.Refused;
+    }
     const result = this.#o.guestInterface?.readMsr(vcpu, index, value) ??
       MsrResult.Unknown;
     if (result !== MsrResult.Unknown || this.#o.unknownMsrs !== "ignore") {
@@ -237,6 +583,11 @@ export class Machine implements VmHost {
     low: number,
     high: number,
   ): MsrResult {
+    if (isApicMsr(index)) {
+      return this.#bus.apics[vcpu]!.writeMsr(index, low, high)
+        ? MsrResult.Handled
+        : MsrResult.Refused;
+    }
     const result = this.#o.guestInterface?.writeMsr(vcpu, index, low, high) ??
       MsrResult.Unknown;
     return result === MsrResult.Unknown && this.#o.unknownMsrs === "ignore"
@@ -252,17 +603,36 @@ export class Machine implements VmHost {
     this.ports.write(port, size, value);
   }
 
-  readMmio(_vcpu: number, _gpa: number, data: Uint8Array): void {
-    data.fill(0xff);
+  readMmio(vcpu: number, gpa: number, data: Uint8Array): void {
+    const apic = this.#bus.apics[vcpu]!;
+    if (apic.decodes(gpa)) apic.readMmio(gpa, data);
+    else this.mmio.read(vcpu, gpa, data);
   }
 
-  writeMmio(_vcpu: number, _gpa: number, _data: Uint8Array): void {}
+  writeMmio(vcpu: number, gpa: number, data: Uint8Array): void {
+    const apic = this.#bus.apics[vcpu]!;
+    if (apic.decodes(gpa)) apic.writeMmio(gpa, data);
+    else this.mmio.write(vcpu, gpa, data);
+  }
 
   hypercall(frame: HypercallFrame): HypercallResult {
     return this.#o.guestInterface?.hypercall(frame) ?? HypercallResult.Unknown;
   }
 
-  acknowledgeInterrupt(_vcpu: number): number {
-    return this.#pic.acknowledge();
+  acknowledgeInterrupt(vcpu: number): number {
+    const apic = this.#bus.apics[vcpu]!;
+    return apic.externalInterrupt
+      ? this.#pic.acknowledge()
+      : apic.acknowledge();
   }
+
+  setTaskPriority(vcpu: number, priority: number): void {
+    this.#bus.apics[vcpu]!.setTaskPriority(priority);
+  }
+}
+
+/** MSRs of the local APIC, which is ours. */
+function isApicMsr(index: number): boolean {
+  return (index >= X2APIC_FIRST && index <= X2APIC_LAST) ||
+    index === MSR_APIC_BASE || index === MSR_TSC_DEADLINE;
 }

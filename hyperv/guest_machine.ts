@@ -66,11 +66,12 @@ export function createGuestMachine(options: GuestMachineOptions): GuestMachine {
   const made: { machine?: Machine } = {};
   const applyCpuid = (): void => {
     const leaves = mergeCpuid(options.backend.supportedCpuid(), partition);
-    for (const vcpu of made.machine?.vcpus ?? []) vcpu.setCpuid(leaves);
+    made.machine?.setCpuid(leaves);
   };
   const partition: Partition = new Partition({
     ...options,
     memory,
+    vcpus: options.cpus ?? 1,
     clock: {
       tscFrequency: options.backend.tscFrequency,
       readTsc: () => made.machine?.vcpus[0]?.getMsr(MSR_TSC) ?? 0n,

@@ -66,3 +66,15 @@ export function keyboardController(reset: () => void): PortDevice {
     },
   };
 }
+
+/** Reset control register of port 0xCF9 (Intel I/O controller hub data sheets): bit 2 resets. */
+export function resetControl(reset: () => void): PortDevice {
+  let value = 0;
+  return {
+    readPort: () => value,
+    writePort: (_port, _size, next) => {
+      value = next & 2;
+      if ((next & 4) !== 0) reset();
+    },
+  };
+}

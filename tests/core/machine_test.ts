@@ -153,8 +153,8 @@ Deno.test("Machine reads all ones where no device is", () => {
   const { machine } = fake(() => HALTED);
   assertEquals(machine.readPort(0, 0xcfc, 4), 0xffff_ffff);
   const data = new Uint8Array(8);
-  machine.readMmio(0, 0xfee0_0000, data);
-  machine.writeMmio(0, 0xfee0_0000, data);
+  machine.readMmio(0, 0xfed0_0000, data);
+  machine.writeMmio(0, 0xfed0_0000, data);
   assertEquals(data, new Uint8Array(8).fill(0xff));
 });
 

@@ -8,7 +8,7 @@ function setup(memory: number, date = DATE): {
   read: (index: number) => number;
   write: (index: number, value: number) => void;
 } {
-  const cmos = new Cmos(memory, () => date);
+  const cmos = new Cmos(memory, { date: () => date });
   const select = (index: number): void => cmos.writePort(0x70, 1, index);
   return {
     read: (index) => {
@@ -91,7 +91,7 @@ Deno.test("Cmos is memory elsewhere, the shutdown byte among it", () => {
 });
 
 Deno.test("Cmos ignores the NMI bit of its index and does not show the index", () => {
-  const cmos = new Cmos(0x400_0000, () => DATE);
+  const cmos = new Cmos(0x400_0000, { date: () => DATE });
   cmos.writePort(0x70, 1, 0x8d);
   assertEquals(cmos.readPort(0x71), 0x80);
   assertEquals(cmos.readPort(0x70), 0xff);
