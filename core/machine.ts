@@ -424,9 +424,7 @@ export class Machine implements VmHost {
         this.#update();
         const ready = this.#takeSignals();
         if (ready > 0) {
-          // The guest may have set a timer just now.
-          const alone = Math.min(SLICE, this.#untilNext(), left);
-          this.#turn(ready > 1 ? 0 : Math.max(SHORTEST_SLICE, alone));
+          this.#turn(ready > 1 ? 0 : this.#slice(left));
           if (performance.now() - yielded < SLICE) continue;
           await this.#yield();
         } else if (this.#processors.some(({ wakeable }) => wakeable)) {
@@ -443,6 +441,11 @@ export class Machine implements VmHost {
         await flight;
       }
     }
+  }
+
+  /** Milliseconds that a processor may run alone. */
+  #slice(left: number): number {
+    return Math.max(SHORTEST_SLICE, Math.min(SLICE, this.#untilNext(), left));
   }
 
   /** Has INIT and startup IPIs done; how many processors are ready then. */
@@ -510,14 +513,10 @@ export class Machine implements VmHost {
     }
   }
 
-  /** A processor has something to do: what keeps it from that ends. */
+  /** A processor has something to do: a sleep ends, and the turn of another. */
   #onEvent(processor: Processor): void {
     const running = this.#running;
-    // In turns that are short anyway everybody's comes soon.
-    if (
-      running !== undefined &&
-      (running === processor ? !processor.ready : this.#sliceEnd > -Infinity)
-    ) running.vcpu.kick();
+    if (running !== processor || !processor.ready) running?.vcpu.kick();
     this.wake();
   }
 

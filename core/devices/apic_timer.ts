@@ -56,7 +56,7 @@ export class ApicTimer {
     return Math.min(Math.max(0, left), this.#initial);
   }
 
-  /** Bits 18:17 of the LVT were written. To or from TSC deadline disarms. */
+  /** Bits 18:17 of the LVT are new, after an {@linkcode ApicTimer.update}. To or from TSC deadline disarms. */
   setMode(mode: number): void {
     if (mode === this.#mode) return;
     const disarms = mode === TimerMode.TscDeadline ||
@@ -67,6 +67,7 @@ export class ApicTimer {
 
   /** The divide configuration register was written; the count goes on from where it is. */
   setDivide(value: number): void {
+    this.update();
     const { count } = this;
     const code = (value & 3) | ((value >> 1) & 4);
     this.#tick = 2 ** ((code + 1) & 7);
@@ -77,6 +78,7 @@ export class ApicTimer {
 
   /** The initial count register was written, which starts the timer, or with 0 stops it. */
   setInitial(value: number): void {
+    this.update();
     if (this.#mode === TimerMode.TscDeadline) return;
     this.#initial = value;
     this.#arm(
@@ -91,6 +93,7 @@ export class ApicTimer {
 
   /** IA32_TSC_DEADLINE was written. Without that mode it does nothing. */
   setDeadline(value: bigint): void {
+    this.update();
     if (this.#mode !== TimerMode.TscDeadline) return;
     if (value === 0n) {
       this.#arm(Infinity);

@@ -468,6 +468,8 @@ export class LocalApic {
       case R.LvtLint0:
       case R.LvtLint1:
       case R.LvtError:
+        // What is due already is so by the old entry.
+        if (offset === R.LvtTimer) this.#timer.update();
         this.#r[at] = this.enabled ? bits : bits | MASKED;
         if (offset === R.LvtTimer) this.#timer.setMode((bits >> 17) & 3);
         else if (offset === R.LvtLint0) this.#evaluate();

@@ -19,6 +19,7 @@ class InterpreterVm implements Vm {
 
   createVcpu(): Vcpu {
     const vcpu = new InterpreterVcpu(this.#engine, this.#vcpus++);
+    if (this.#vcpus > 1) this.#engine.share();
     vcpu.reset();
     return vcpu;
   }

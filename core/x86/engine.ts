@@ -16,6 +16,9 @@ import { flushTlb } from "./paging.ts";
 import { opcodeTable } from "./tables.ts";
 import type { InterpreterVcpu } from "./vcpu.ts";
 
+/** What PAUSE costs among vCPUs that share the thread, in instructions: some of them are a turn. */
+const PAUSE_COST = 5000;
+
 /** What the vCPUs of a VM share: linear memory, decoded code, and the loop. */
 export class Engine {
   readonly #cpu: Cpu;
@@ -61,6 +64,11 @@ export class Engine {
     updateMode(cpu);
     flushTlb(cpu);
     return cpu;
+  }
+
+  /** There are several vCPUs. */
+  share(): void {
+    this.#cpu.pauseCost = PAUSE_COST;
   }
 
   /** The words of a vCPU's state where they are now. */

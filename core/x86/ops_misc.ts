@@ -199,8 +199,13 @@ function popa(size: number): Handler {
   };
 }
 
-/** NOP, PAUSE, prefetches and hints. */
+/** NOP, prefetches and hints. */
 function nop(): void {}
+
+/** PAUSE: what it waits for may be another vCPU's to do, whose turn comes the sooner. */
+function pause(cpu: Cpu): void {
+  cpu.spent += cpu.pauseCost;
+}
 
 function fence(): void {}
 
@@ -241,7 +246,7 @@ export const miscOps: readonly OpDef[] = [
   { code: "A1", operands: "=rAX Ov", run: byHot(Hot.MOV) },
   { code: "A2", operands: "=Ob AL", run: Hot.MOV },
   { code: "A3", operands: "=Ov rAX", run: byHot(Hot.MOV) },
-  { code: "F3 90", run: nop },
+  { code: "F3 90", run: pause, flags: "ends" },
   { code: "0F 0D", operands: "Ra", run: nop },
   ...Array.from({ length: 8 }, (_, n): OpDef => ({
     code: `0F 1${(8 + n).toString(16).toUpperCase()}`,
