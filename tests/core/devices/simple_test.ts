@@ -3,6 +3,7 @@ import {
   debugExit,
   debugText,
   keyboardController,
+  resetControl,
   sink,
   systemControl,
 } from "../../../core/devices/simple.ts";
@@ -72,4 +73,13 @@ Deno.test("keyboardController passes its tests and answers once", () => {
   assertEquals(ask(0xd0) & 3, 3);
   ask(0x20);
   assertEquals(device.readPort(0x60, 1), 0);
+});
+
+Deno.test("resetControl resets by bit 2 and keeps the kind of reset", () => {
+  let resets = 0;
+  const device = resetControl(() => resets++);
+  device.writePort(0xcf9, 1, 2);
+  assertEquals([device.readPort(0xcf9, 1), resets], [2, 0]);
+  device.writePort(0xcf9, 1, 6);
+  assertEquals([device.readPort(0xcf9, 1), resets], [2, 1]);
 });
