@@ -40,6 +40,7 @@ run with exit code V * 2 + 1; HLT with interrupts off and a reset end it with 0.
 Options:
   --backend NAME      auto, interp or kvm (default auto)
   --memory SIZE       RAM, such as 64M (default 64M)
+  --cpus N            vCPUs, 1 to 255 (default 1)
   --mode MODE         What OPTIONS tells the guest to use: msr or hypercall
                       (default msr)
   --debug WHERE       udp:HOST:PORT (default 127.0.0.1:50000), pcap:FILE or

@@ -16,6 +16,7 @@ import {
   type Options,
   parseAddress,
   parseChoice,
+  parseCount,
   parseDuration,
   parseOptions,
   parseSize,
@@ -29,6 +30,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     string: [
       "backend",
       "memory",
+      "cpus",
       "mode",
       "profile",
       "timeout",
@@ -94,6 +96,7 @@ function machineSettings(
   return {
     backend: openBackend(options.value("backend") ?? "auto"),
     memorySize: parseSize("memory", options.value("memory") ?? "64M"),
+    cpus: parseCount("cpus", options.value("cpus") ?? "1"),
     profile: parseChoice("profile", options.value("profile") ?? "hyperv", [
       "hyperv",
       "kvm",
