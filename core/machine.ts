@@ -203,13 +203,20 @@ export class Machine implements VmHost {
       line(Interrupt.Acpi),
       () => this.stop({ kind: "poweroff" }),
     );
+    const keyboard = keyboardController(reset);
+    const system = systemControl(reset);
+    const resetRegister = resetControl(reset);
+    // Those that take lines come after those that have them.
     this.#devices = {
-      ioapic: this.#ioapic,
-      pic: this.#pic,
       pit,
       uart: this.#uart,
       cmos,
       pm,
+      keyboard,
+      system,
+      reset: resetRegister,
+      pic: this.#pic,
+      ioapic: this.#ioapic,
     };
     this.#timed = [pit, cmos, pm, ...this.#bus.apics];
     this.#resetDevices();
@@ -226,13 +233,12 @@ export class Machine implements VmHost {
       },
     });
     ports.add(Port.SystemB, 1, pit);
-    const keyboard = keyboardController(reset);
     ports.add(Port.Keyboard, 1, keyboard);
     ports.add(Port.KeyboardCommand, 1, keyboard);
     ports.add(Port.Cmos, 2, cmos);
     ports.add(Port.Post, 1, sink);
     ports.add(Port.IoDelay, 1, sink);
-    ports.add(Port.SystemA, 1, systemControl(reset));
+    ports.add(Port.SystemA, 1, system);
     ports.add(Port.DebugText, 1, debugText(output));
     ports.add(
       Port.DebugExit,
@@ -241,7 +247,7 @@ export class Machine implements VmHost {
     );
     ports.add(Port.Com1, 8, this.#uart);
     ports.add(Port.AcpiPm, PmBlock.Count, pm);
-    ports.add(Port.ResetControl, 1, resetControl(reset));
+    ports.add(Port.ResetControl, 1, resetRegister);
     this.setCpuid(backend.supportedCpuid());
   }
 
@@ -522,7 +528,9 @@ export class Machine implements VmHost {
 
   /** A timer was set: a slice that would end after its time ends now. */
   #timerChanged(until: number): void {
-    if (this.#now() + until < this.#sliceEnd) this.#running?.vcpu.kick();
+    if (until < Infinity && this.#now() + until < this.#sliceEnd) {
+      this.#running?.vcpu.kick();
+    }
   }
 
   /** Does what has become due. */
@@ -587,8 +595,10 @@ export class Machine implements VmHost {
         ? MsrResult.Handled
         : MsrResult.Refused;
     }
-    const result = this.#o.guestInterface?.writeMsr(vcpu, index, low, high) ??
+    const { guestInterface } = this.#o;
+    const result = guestInterface?.writeMsr(vcpu, index, low, high) ??
       MsrResult.Unknown;
+    this.#timerChanged(guestInterface?.untilNext?.() ?? Infinity);
     return result === MsrResult.Unknown && this.#o.unknownMsrs === "ignore"
       ? MsrResult.Handled
       : result;

@@ -29,8 +29,6 @@ export const Interrupt = {
   Com1: 4,
   Clock: 8,
   Acpi: 9,
-  /** First that no ISA device has. */
-  Free: 16,
 } as const;
 
 /** Guest-physical addresses of devices, above all RAM. */

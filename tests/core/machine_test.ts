@@ -227,6 +227,53 @@ Deno.test("Machine shortens a time slice to the timer's next event", async () =>
   assert(slices[0]! > slices[1]!, `${slices}`);
 });
 
+Deno.test("Machine ends a slice for a timer that the guest sets in it", async () => {
+  let next = Infinity;
+  const word = (vcpu: FakeVcpu, offset: number, value: number): void => {
+    const data = new Uint8Array(4);
+    new DataView(data.buffer).setUint32(0, value, true);
+    vcpu.host.writeMmio(0, 0xfee0_0000 + offset, data);
+  };
+  const set: ((vcpu: FakeVcpu, milliseconds: number) => void)[] = [
+    (vcpu, milliseconds) => {
+      word(vcpu, 0x3e0, 0b1011);
+      word(vcpu, 0x380, milliseconds * 1e6);
+    },
+    (vcpu, milliseconds) => {
+      const count = Math.round(milliseconds * 1193);
+      vcpu.host.writePort(0, 0x43, 1, 0x30);
+      vcpu.host.writePort(0, 0x40, 1, count & 255);
+      vcpu.host.writePort(0, 0x40, 1, count >> 8);
+    },
+    (vcpu, milliseconds) => {
+      next = milliseconds * 1e6;
+      vcpu.host.writeMsr(0, 0x4000_00b0, 1, 0);
+    },
+  ];
+  for (const timer of set) {
+    const kicks: number[] = [];
+    const { machine } = fake((vcpu, slice) => {
+      for (const part of [2, 0.5]) {
+        timer(vcpu, slice * part);
+        kicks.push(vcpu.kicks);
+      }
+      vcpu.host.writePort(0, 0xf4, 1, 0);
+      return INTERRUPTED;
+    }, {
+      now: () => 0,
+      guestInterface: {
+        readMsr: () => MsrResult.Unknown,
+        writeMsr: () => MsrResult.Handled,
+        hypercall: () => HypercallResult.Unknown,
+        untilNext: () => next,
+      },
+    });
+    next = Infinity;
+    await machine.run();
+    assertEquals(kicks, [0, 1]);
+  }
+});
+
 Deno.test("Machine wakes a halted guest for a timer that it has just set", async () => {
   // A guest without a periodic tick: 40 times a one-shot of 1 ms, then HLT.
   let rounds = 0;
@@ -404,7 +451,7 @@ Deno.test("Machine without a guest interface knows no MSR and no hypercall", () 
   assertEquals(machine.writeMsr(0, 0x4000_0000, 0, 0), MsrResult.Unknown);
 });
 
-Deno.test("Machine's devices survive random port accesses", () => {
+Deno.test("Machine's devices survive random accesses", () => {
   const { machine } = fake(() => HALTED);
   let state = 0x1234_5678;
   const random = (): number => {
@@ -413,7 +460,11 @@ Deno.test("Machine's devices survive random port accesses", () => {
     state ^= state << 5;
     return state >>> 0;
   };
-  const ports = [0x20, 0x40, 0x60, 0x70, 0x80, 0x92, 0xa0, 0xe9, 0x3f8, 0x4d0];
+  const ports = [
+    ...[0x20, 0x40, 0x60, 0x70, 0x80, 0x92, 0xa0, 0xe9, 0x3f8, 0x4d0],
+    ...[0x600, 0x608, 0xcf8],
+  ];
+  const data = new Uint8Array(8);
   const sizes = [1, 2, 4];
   for (let n = 0; n < 100_000; n++) {
     const port = ports[random() % ports.length]! + (random() & 7);
@@ -428,6 +479,13 @@ Deno.test("Machine's devices survive random port accesses", () => {
         `${port}: ${value}`,
       );
     }
+    const gpa = ((random() & 1) === 0 ? 0xfec0_0000 : 0xfee0_0000) +
+      (random() & 0x3ff & (random() & 3 ? ~15 : ~0));
+    const part = data.subarray(0, 1 + (random() & 7));
+    if ((random() & 1) === 0) {
+      part.forEach((_, at) => part[at] = random());
+      machine.writeMmio(0, gpa, part);
+    } else machine.readMmio(0, gpa, part);
     if ((random() & 63) === 0) {
       const vector = machine.acknowledgeInterrupt(0);
       assert(vector >= -1 && vector < 256, `${vector}`);
