@@ -38,6 +38,7 @@ import type { GuestMemory } from "./guest_memory.ts";
 import { Interrupt, Mmio, Port } from "./memory_map.ts";
 import { platformCpuid } from "./platform_cpuid.ts";
 import { Processor } from "./processor.ts";
+import { yieldToEvents } from "./yield.ts";
 
 /** What a hypervisor's guest interface adds to a machine. */
 export interface GuestInterface
@@ -120,6 +121,8 @@ const SLICE = 5;
 const SHORTEST_SLICE = 0.05;
 /** Longest sleep of a halted guest before its timers are looked at again. */
 const NAP = 20;
+/** Milliseconds that a sleep takes longer than it should (1 to 2 in Deno 2.9). */
+const OVERSLEEP = 1;
 const IA32_TSC = 0x10;
 
 /** What a {@linkcode Machine} has one of, with time and state. */
@@ -432,9 +435,9 @@ export class Machine implements VmHost {
         if (ready > 0) {
           this.#turn(ready > 1 ? 0 : this.#slice(left));
           if (performance.now() - yielded < SLICE) continue;
-          await this.#yield();
+          await yieldToEvents();
         } else if (this.#processors.some(({ wakeable }) => wakeable)) {
-          await this.#sleep(Math.min(NAP, this.#untilNext(), left));
+          await this.#wait(Math.min(NAP, this.#untilNext(), left));
         } else return { kind: "halted" };
         yielded = performance.now();
       }
@@ -546,17 +549,11 @@ export class Machine implements VmHost {
     return next / 1e6;
   }
 
-  /**
-   * Lets the event loop do what waits. It has to be a timer: messages come before sockets and
-   * timers, which would starve (measured in Deno 2.9).
-   */
-  #yield(): Promise<void> {
-    return new Promise<void>((resolve) => setTimeout(resolve, 0));
-  }
-
-  #sleep(milliseconds: number): Promise<void> {
+  /** Waits for an event, at most that long. */
+  #wait(milliseconds: number): Promise<void> {
+    if (milliseconds <= OVERSLEEP) return yieldToEvents();
     return new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, Math.max(0, milliseconds));
+      const timer = setTimeout(resolve, milliseconds - OVERSLEEP);
       this.#wake = (): void => {
         clearTimeout(timer);
         resolve();

@@ -60,6 +60,10 @@ const FORMAT = "syndbg-interpreter-1";
 const IA32_TSC = 0x10;
 /** Instructions between looks at the clock: well under a millisecond. */
 const CHUNK = 20_000;
+/** The least of them, at the end of a slice. */
+const SHORT_CHUNK = 1000;
+/** Instructions in a nanosecond, estimated low: a slice ends when a timer is due. */
+const SPEED = 0.02;
 const NAMES = [
   "rax",
   "rcx",
@@ -176,7 +180,8 @@ export class InterpreterVcpu implements Vcpu {
     const engine = this.#engine;
     const cpu = engine.activate(this);
     const i = cpu.i32;
-    const deadline = cpu.clock() + slice * 1e6;
+    let left = slice * 1e6;
+    const deadline = cpu.clock() + left;
     const exit = this.#exit;
     if (i[ACTIVITY] === Activity.GuestDebug) {
       i[ACTIVITY] = i[RESUME_ACTIVITY]!;
@@ -186,7 +191,11 @@ export class InterpreterVcpu implements Vcpu {
       i[PENDING_DB] = 0;
     }
     for (;;) {
-      engine.execute(CHUNK);
+      engine.execute(
+        slice === 0
+          ? CHUNK
+          : Math.min(CHUNK, Math.max(SHORT_CHUNK, left * SPEED)),
+      );
       if ((i[EVENTS]! & Event.Stopped) !== 0) {
         i[EVENTS] = i[EVENTS]! & ~Event.Kick;
         if (i[ACTIVITY] === Activity.Shutdown) exit.reason = "shutdown";
@@ -198,7 +207,8 @@ export class InterpreterVcpu implements Vcpu {
         } else exit.reason = "hlt";
         return exit as VcpuExit;
       }
-      if ((i[EVENTS]! & Event.Kick) !== 0 || cpu.clock() >= deadline) {
+      left = deadline - cpu.clock();
+      if ((i[EVENTS]! & Event.Kick) !== 0 || left <= 0) {
         i[EVENTS] = i[EVENTS]! & ~Event.Kick;
         exit.reason = "interrupted";
         return exit as VcpuExit;
