@@ -78,7 +78,8 @@ export interface HypercallFrame {
  *
  * The local APIC is the host's. So its page is outside RAM, and guest writes of IA32_APIC_BASE (0x1B),
  * which the vCPU keeps a copy of, and all accesses of IA32_TSC_DEADLINE (0x6E0) and of the x2APIC's MSRs
- * (0x800 to 0x8FF) come here. A host that has none answers {@linkcode MsrResult.Unknown}.
+ * (0x800 to 0x8FF) come here, as far as {@linkcode Backend.apicMsrs} says. A host that has none answers
+ * {@linkcode MsrResult.Unknown}.
  */
 export interface VmHost {
   /** RDMSR of an MSR that is not the CPU's own. `value[0]` is EAX, `value[1]` EDX. */
@@ -342,6 +343,11 @@ export interface Backend {
   supportedCpuid(): CpuidEntry[];
   /** The guest's TSC frequency in Hz. */
   readonly tscFrequency: number;
+  /**
+   * Whether guest accesses of a local APIC's MSRs reach the {@linkcode VmHost}. If not, its guests are
+   * shown neither x2APIC mode nor the TSC deadline.
+   */
+  readonly apicMsrs: boolean;
   /** Makes a VM over `memory`, whose guest talks to `host`. */
   createVm(memory: GuestMemory, host: VmHost): Vm;
 }

@@ -286,8 +286,10 @@ export class Machine implements VmHost {
    * are the backend's.
    */
   setCpuid(entries: readonly CpuidEntry[]): void {
+    const { apicMsrs } = this.#o.backend;
+    const count = this.vcpus.length;
     for (const vcpu of this.vcpus) {
-      vcpu.setCpuid(platformCpuid(entries, vcpu.id, this.vcpus.length));
+      vcpu.setCpuid(platformCpuid(entries, vcpu.id, count, apicMsrs));
     }
   }
 

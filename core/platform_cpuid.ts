@@ -20,11 +20,13 @@ const LEVEL_CORE = 2;
  * @param entries The leaves of the backend, which know nothing of local APICs.
  * @param id The vCPU's APIC ID.
  * @param count How many vCPUs there are.
+ * @param msrs Whether the guest can reach the local APIC by MSRs.
  */
 export function platformCpuid(
   entries: readonly CpuidEntry[],
   id: number,
   count: number,
+  msrs: boolean,
 ): CpuidEntry[] {
   const basic = entries.find(({ leaf }) => leaf === 0);
   const amd = basic?.ebx === AMD;
@@ -39,7 +41,7 @@ export function platformCpuid(
             ...entry,
             ebx: ((ebx & 0xffff) | (several ? 2 ** bits << 16 : 0) |
               (id << 24)) >>> 0,
-            ecx: (ecx | X2APIC_ECX | TSC_DEADLINE_ECX) >>> 0,
+            ecx: (msrs ? ecx | X2APIC_ECX | TSC_DEADLINE_ECX : ecx) >>> 0,
             edx: (edx | APIC_EDX | (several ? HTT_EDX : 0)) >>> 0,
           };
         case 4:

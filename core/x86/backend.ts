@@ -40,6 +40,7 @@ export function interpreter(
   return {
     name: "interp",
     tscFrequency: TSC_FREQUENCY,
+    apicMsrs: true,
     supportedCpuid: (): CpuidEntry[] => interpreterCpuid(),
     createVm: (memory: GuestMemory, host: VmHost): Vm =>
       new InterpreterVm(memory, host, clock),

@@ -149,6 +149,7 @@ export function fakeBackend(script: Script): Backend {
   return {
     name: "fake",
     tscFrequency: 1_000_000_000,
+    apicMsrs: true,
     supportedCpuid: () => [],
     createVm: (memory: GuestMemory, host: VmHost): Vm => {
       let vcpus = 0;
