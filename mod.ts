@@ -39,6 +39,7 @@ export {
   installAcpi,
   type VirtioWindow,
 } from "./core/acpi/tables.ts";
+export type { BoardState } from "./core/board.ts";
 export {
   MmioBus,
   type MmioDevice,

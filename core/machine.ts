@@ -10,32 +10,16 @@ import {
   type Vm,
   type VmHost,
 } from "./backend.ts";
-import { MmioBus, PortBus } from "./bus.ts";
-import { AcpiPm, PmBlock } from "./devices/acpi_pm.ts";
-import { ApicBus } from "./devices/apic_bus.ts";
-import { Cmos } from "./devices/cmos.ts";
-import { IoApic, IOAPIC_PINS } from "./devices/ioapic.ts";
+import { Board, type BoardState } from "./board.ts";
+import type { MmioBus, PortBus } from "./bus.ts";
 import {
-  LocalApic,
   MSR_APIC_BASE,
   MSR_TSC_DEADLINE,
   X2APIC_FIRST,
   X2APIC_LAST,
-} from "./devices/lapic.ts";
-import { PicPair } from "./devices/pic.ts";
-import { Pit } from "./devices/pit.ts";
-import {
-  debugExit,
-  debugText,
-  keyboardController,
-  resetControl,
-  sink,
-  systemControl,
-} from "./devices/simple.ts";
+} from "./devices/apic_registers.ts";
 import type { DeviceState } from "./devices/state.ts";
-import { Uart } from "./devices/uart.ts";
 import type { GuestMemory } from "./guest_memory.ts";
-import { Interrupt, Mmio, Port } from "./memory_map.ts";
 import { platformCpuid } from "./platform_cpuid.ts";
 import { Processor } from "./processor.ts";
 import { yieldToEvents } from "./yield.ts";
@@ -101,17 +85,13 @@ export type MachineOutcome =
   | { kind: "error"; message: string };
 
 /** All state of a {@linkcode Machine} but its RAM, as plain data. */
-export interface MachineState {
+export interface MachineState extends BoardState {
   /** Name and version of the layout. */
   format: string;
   /** The vCPUs as their backend keeps them. */
   vcpus: VcpuState[];
   /** What each of them waits for. */
   processors: DeviceState[];
-  /** Their local APICs. */
-  apics: DeviceState[];
-  /** The devices that there is one of, by name. */
-  devices: Record<string, DeviceState>;
 }
 
 const FORMAT = "syndbg-machine-1";
@@ -125,23 +105,9 @@ const NAP = 20;
 const OVERSLEEP = 1;
 const IA32_TSC = 0x10;
 
-/** What a {@linkcode Machine} has one of, with time and state. */
-interface Device {
-  reset(): void;
-  save(): DeviceState;
-  restore(state: DeviceState): void;
-}
-
-/** What becomes due with time. */
-interface Timed {
-  update(): void;
-  untilNext(): number;
-}
-
 /**
  * A PC of the simple kind: RAM, vCPUs with their local APICs, interrupt controllers, timers, clock,
- * serial port, ACPI's fixed hardware and debug ports, around any backend. Interrupt lines 0 to 15 are
- * on the PIC pair and on the IOAPIC, those up to 23 on the IOAPIC alone; the timer's, 0, is its pin 2.
+ * serial port, ACPI's fixed hardware and debug ports, around any backend.
  *
  * vCPUs that share the thread take turns that are as long as the backend makes them: with the interpreter, and a
  * clock that is deterministic, a run is the same every time.
@@ -152,21 +118,17 @@ export class Machine implements VmHost {
   /** Its vCPUs. */
   readonly vcpus: readonly Vcpu[];
   /** Ports; add devices before running. */
-  readonly ports: PortBus = new PortBus();
+  readonly ports: PortBus;
   /** Addresses outside RAM; add devices before running. */
-  readonly mmio: MmioBus = new MmioBus();
+  readonly mmio: MmioBus;
   readonly #o: MachineOptions;
   readonly #now: () => number;
-  readonly #bus = new ApicBus();
-  readonly #ioapic: IoApic = new IoApic(this.#bus);
+  readonly #board: Board;
   readonly #processors: readonly Processor[];
-  readonly #pic: PicPair;
-  readonly #uart: Uart;
-  readonly #devices: Record<string, Device>;
-  readonly #timed: readonly Timed[];
-  /** The vCPU that runs on this thread now, and when its slice ends. */
+  /** The vCPU that runs on this thread now. */
   #running: Processor | undefined;
-  #sliceEnd = Infinity;
+  /** When its slice ends; -Infinity where the backend decides that. */
+  #sliceEnd = -Infinity;
   #outcome: MachineOutcome | undefined;
   #wake: (() => void) | undefined;
 
@@ -184,99 +146,38 @@ export class Machine implements VmHost {
     }
     this.#o = options;
     this.#now = options.now ?? (() => performance.now() * 1e6);
-    const now = this.#now;
-    const output = options.onOutput ?? (() => {});
-    const reset = (): void => this.stop({ kind: "reset" });
+    this.#board = new Board(memory.size, this.#now, {
+      exit: (code) => this.stop({ kind: "exit", code }),
+      reset: () => this.stop({ kind: "reset" }),
+      powerOff: () => this.stop({ kind: "poweroff" }),
+      output: (byte) => options.onOutput?.(byte),
+      timerChanged: (until) => this.#timerChanged(until),
+    });
+    this.ports = this.#board.ports;
+    this.mmio = this.#board.mmio;
     this.vm = backend.createVm(memory, this);
     this.vcpus = Array.from({ length: cpus }, () => this.vm.createVcpu());
-    this.#processors = this.vcpus.map((vcpu) =>
-      new Processor(vcpu, (processor) => this.#onEvent(processor))
-    );
-    for (const processor of this.#processors) this.#addApic(processor);
-    this.#pic = new PicPair((asserted) => {
-      for (const apic of this.#bus.apics) apic.setLint0(asserted);
-    });
-    const line = (n: number) => (level: boolean): void =>
-      this.setLine(n, level);
-    const pit = new Pit(now, line(Interrupt.Timer));
-    this.#uart = new Uart(Port.Com1, output, line(Interrupt.Com1));
-    const cmos = new Cmos(memory.size, { now, irq: line(Interrupt.Clock) });
-    const pm = new AcpiPm(
-      now,
-      line(Interrupt.Acpi),
-      () => this.stop({ kind: "poweroff" }),
-    );
-    const keyboard = keyboardController(reset);
-    const system = systemControl(reset);
-    const resetRegister = resetControl(reset);
-    // Those that take lines come after those that have them.
-    this.#devices = {
-      pit,
-      uart: this.#uart,
-      cmos,
-      pm,
-      keyboard,
-      system,
-      reset: resetRegister,
-      pic: this.#pic,
-      ioapic: this.#ioapic,
-    };
-    this.#timed = [pit, cmos, pm, ...this.#bus.apics];
-    this.#resetDevices();
-    this.mmio.add(Mmio.IoApic, 0x1000, this.#ioapic);
-    const { ports } = this;
-    ports.add(Port.Pic1, 2, this.#pic);
-    ports.add(Port.Pic2, 2, this.#pic);
-    ports.add(0x4d0, 2, this.#pic);
-    ports.add(Port.Pit, 4, {
-      readPort: (port) => pit.readPort(port),
-      writePort: (port, size, value) => {
-        pit.writePort(port, size, value);
-        this.#timerChanged(pit.untilNext());
-      },
-    });
-    ports.add(Port.SystemB, 1, pit);
-    ports.add(Port.Keyboard, 1, keyboard);
-    ports.add(Port.KeyboardCommand, 1, keyboard);
-    ports.add(Port.Cmos, 2, cmos);
-    ports.add(Port.Post, 1, sink);
-    ports.add(Port.IoDelay, 1, sink);
-    ports.add(Port.SystemA, 1, system);
-    ports.add(Port.DebugText, 1, debugText(output));
-    ports.add(
-      Port.DebugExit,
-      4,
-      debugExit((code) => this.stop({ kind: "exit", code })),
-    );
-    ports.add(Port.Com1, 8, this.#uart);
-    ports.add(Port.AcpiPm, PmBlock.Count, pm);
-    ports.add(Port.ResetControl, 1, resetRegister);
+    this.#processors = this.vcpus.map((vcpu) => this.#addProcessor(vcpu));
+    this.#board.reset();
     this.setCpuid(backend.supportedCpuid());
   }
 
-  #addApic(processor: Processor): void {
-    const { vcpu } = processor;
-    const { id } = vcpu;
-    const { tscFrequency } = this.#o.backend;
-    const readTsc = (): bigint => vcpu.getMsr(IA32_TSC) ?? 0n;
-    const apic: LocalApic = new LocalApic(
-      id,
-      this.#bus,
-      { now: this.#now, readTsc, tscFrequency },
-      {
-        interrupt: (asserted) => processor.interrupt(asserted),
-        taskPriority: (priority) => processor.taskPriority(priority),
-        nmi: () => processor.nmi(),
-        init: () => processor.init(),
-        startup: (vector) => processor.startup(vector),
-        endOfInterrupt: (vector, level) => {
-          if (level) this.#ioapic.endOfInterrupt(vector);
-          this.#o.guestInterface?.endOfInterrupt?.(id, vector);
-        },
-        timerChanged: (until) => this.#timerChanged(until),
-      },
-    );
-    this.#bus.apics.push(apic);
+  #addProcessor(vcpu: Vcpu): Processor {
+    const processor = new Processor(vcpu, () => this.#onEvent(processor));
+    this.#board.addProcessor({
+      now: this.#now,
+      readTsc: () => vcpu.getMsr(IA32_TSC) ?? 0n,
+      tscFrequency: this.#o.backend.tscFrequency,
+    }, {
+      interrupt: (asserted) => processor.interrupt(asserted),
+      taskPriority: (priority) => processor.taskPriority(priority),
+      nmi: () => processor.nmi(),
+      init: () => processor.init(),
+      startup: (vector) => processor.startup(vector),
+      endOfInterrupt: (vector) =>
+        this.#o.guestInterface?.endOfInterrupt?.(vcpu.id, vector),
+    });
+    return processor;
   }
 
   // For its owner. -------------------------------------------------------------------
@@ -295,7 +196,7 @@ export class Machine implements VmHost {
 
   /** Bytes for the guest's serial port. */
   sendSerial(bytes: Uint8Array): void {
-    this.#uart.receive(bytes);
+    this.#board.sendSerial(bytes);
   }
 
   /** Wakes the machine from waiting for an event. */
@@ -317,14 +218,8 @@ export class Machine implements VmHost {
   /** Puts the machine into its state after power-on; RAM stays. Not while it runs. */
   reset(): void {
     for (const processor of this.#processors) processor.reset();
-    for (const apic of this.#bus.apics) apic.reset();
-    this.#resetDevices();
+    this.#board.reset();
     this.#o.guestInterface?.reset?.();
-  }
-
-  #resetDevices(): void {
-    for (const device of Object.values(this.#devices)) device.reset();
-    this.#bus.apics[0]!.setVirtualWire();
   }
 
   /** Copies all state but RAM out. Not while it runs. */
@@ -333,19 +228,13 @@ export class Machine implements VmHost {
       format: FORMAT,
       vcpus: this.vcpus.map((vcpu) => vcpu.save()),
       processors: this.#processors.map((processor) => processor.save()),
-      apics: this.#bus.apics.map((apic) => apic.save()),
-      devices: Object.fromEntries(
-        Object.entries(this.#devices).map(([name, device]) => [
-          name,
-          device.save(),
-        ]),
-      ),
+      ...this.#board.save(),
     };
   }
 
   /**
    * Takes state back that {@linkcode Machine.save} of the same kind of machine gave. RAM is to be there
-   * already. After an error the machine has to be reset.
+   * already, by {@linkcode GuestMemory.write}. After an error the machine has to be reset.
    *
    * @throws {TypeError} If it is not such state.
    */
@@ -366,11 +255,8 @@ export class Machine implements VmHost {
     this.#processors.forEach((processor, n) =>
       processor.restore(processors[n])
     );
-    for (const [name, device] of Object.entries(this.#devices)) {
-      device.restore(Object.hasOwn(devices, name) ? devices[name]! : {});
-    }
-    // After what has lines to them.
-    this.#bus.apics.forEach((apic, n) => apic.restore(apics[n]));
+    // It has lines to them.
+    this.#board.restore(state);
   }
 
   /** Frees the VM. */
@@ -380,20 +266,21 @@ export class Machine implements VmHost {
 
   // For devices and for the guest interface. -----------------------------------------------
 
-  /** Sets interrupt line 0 to 23. */
+  /** Sets interrupt line 0 to 23; from 16 on they are free. */
   setLine(line: number, high: boolean): void {
-    if (line < 16) this.#pic.setLine(line, high);
-    const pin = line === Interrupt.Timer ? 2 : line;
-    if (pin < IOAPIC_PINS) this.#ioapic.setLine(pin, high);
+    this.#board.setLine(line, high);
   }
 
   /**
    * Gives a vCPU's local APIC an interrupt: fixed, edge-triggered.
    *
+   * @param vcpu Its number; one that there is not gets nothing.
    * @param autoEoi It ends when it is taken.
    */
   interrupt(vcpu: number, vector: number, autoEoi = false): void {
-    this.#bus.apics[vcpu]?.request(vector, false, autoEoi);
+    if (vcpu in this.vcpus) {
+      this.#board.apic(vcpu).request(vector, false, autoEoi);
+    }
   }
 
   /** Gives a vCPU a non-maskable interrupt. */
@@ -403,11 +290,10 @@ export class Machine implements VmHost {
 
   /** The local APIC of a vCPU. @throws {RangeError} If there is no such vCPU. */
   apic(vcpu: number): ApicRegisters {
-    const apic = this.#bus.apics[vcpu];
-    if (apic === undefined) {
+    if (!(vcpu in this.vcpus)) {
       throw new RangeError(`Cannot reach local APIC: no such vCPU: ${vcpu}`);
     }
-    return apic;
+    return this.#board.apic(vcpu);
   }
 
   // Running. -----------------------------------------------------------------------
@@ -464,7 +350,7 @@ export class Machine implements VmHost {
     let ready = 0;
     for (const processor of this.#processors) {
       if (processor.flight === undefined) {
-        processor.takeSignals(() => this.#bus.apics[processor.vcpu.id]!.init());
+        processor.takeSignals(() => this.#board.apic(processor.vcpu.id).init());
       }
       if (processor.ready) ready++;
     }
@@ -540,15 +426,14 @@ export class Machine implements VmHost {
 
   /** Does what has become due. */
   #update(): void {
-    for (const device of this.#timed) device.update();
+    this.#board.update();
     this.#o.guestInterface?.update?.();
   }
 
   /** Milliseconds until something becomes due. */
   #untilNext(): number {
-    let next = this.#o.guestInterface?.untilNext?.() ?? Infinity;
-    for (const device of this.#timed) next = Math.min(next, device.untilNext());
-    return next / 1e6;
+    const next = this.#o.guestInterface?.untilNext?.() ?? Infinity;
+    return Math.min(next, this.#board.untilNext()) / 1e6;
   }
 
   /** Waits for an event, at most that long. */
@@ -569,7 +454,7 @@ export class Machine implements VmHost {
 
   readMsr(vcpu: number, index: number, value: Uint32Array): MsrResult {
     if (isApicMsr(index)) {
-      return this.#bus.apics[vcpu]!.readMsr(index, value)
+      return this.#board.apic(vcpu).readMsr(index, value)
         ? MsrResult.Handled
         : MsrResult.Refused;
     }
@@ -590,7 +475,7 @@ export class Machine implements VmHost {
     high: number,
   ): MsrResult {
     if (isApicMsr(index)) {
-      return this.#bus.apics[vcpu]!.writeMsr(index, low, high)
+      return this.#board.apic(vcpu).writeMsr(index, low, high)
         ? MsrResult.Handled
         : MsrResult.Refused;
     }
@@ -612,15 +497,11 @@ export class Machine implements VmHost {
   }
 
   readMmio(vcpu: number, gpa: number, data: Uint8Array): void {
-    const apic = this.#bus.apics[vcpu]!;
-    if (apic.decodes(gpa)) apic.readMmio(gpa, data);
-    else this.mmio.read(vcpu, gpa, data);
+    this.#board.readMmio(vcpu, gpa, data);
   }
 
   writeMmio(vcpu: number, gpa: number, data: Uint8Array): void {
-    const apic = this.#bus.apics[vcpu]!;
-    if (apic.decodes(gpa)) apic.writeMmio(gpa, data);
-    else this.mmio.write(vcpu, gpa, data);
+    this.#board.writeMmio(vcpu, gpa, data);
   }
 
   hypercall(frame: HypercallFrame): HypercallResult {
@@ -628,14 +509,11 @@ export class Machine implements VmHost {
   }
 
   acknowledgeInterrupt(vcpu: number): number {
-    const apic = this.#bus.apics[vcpu]!;
-    return apic.externalInterrupt
-      ? this.#pic.acknowledge()
-      : apic.acknowledge();
+    return this.#board.acknowledge(vcpu);
   }
 
   setTaskPriority(vcpu: number, priority: number): void {
-    this.#bus.apics[vcpu]!.setTaskPriority(priority);
+    this.#board.apic(vcpu).setTaskPriority(priority);
   }
 }
 

@@ -24,7 +24,7 @@ export class Processor
   readonly vcpu: Vcpu;
   /** A run that has not come back, on another thread. */
   flight: Promise<void> | undefined;
-  readonly #onEvent: (processor: Processor) => void;
+  readonly #onEvent: () => void;
   #activity: number;
   /** It halted with interrupts off. */
   #deaf = false;
@@ -37,7 +37,7 @@ export class Processor
   #startup = -1;
 
   /** @param onEvent Told when it has got something to do, which may end a wait. */
-  constructor(vcpu: Vcpu, onEvent: (processor: Processor) => void) {
+  constructor(vcpu: Vcpu, onEvent: () => void) {
     this.vcpu = vcpu;
     this.#onEvent = onEvent;
     this.#activity = this.#first;
@@ -102,7 +102,7 @@ export class Processor
   init(): void {
     this.#initPending = true;
     this.#startup = -1;
-    this.#onEvent(this);
+    this.#onEvent();
   }
 
   startup(vector: number): void {
@@ -110,7 +110,7 @@ export class Processor
       this.#initPending;
     if (!waits || this.#startup >= 0) return;
     this.#startup = vector;
-    this.#onEvent(this);
+    this.#onEvent();
   }
 
   #wake(): void {
@@ -118,7 +118,7 @@ export class Processor
     if (this.#activity === ProcessorActivity.Halted) {
       this.#activity = ProcessorActivity.Running;
     }
-    this.#onEvent(this);
+    this.#onEvent();
   }
 
   /**

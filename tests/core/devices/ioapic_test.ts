@@ -1,7 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { ApicBus } from "../../../core/devices/apic_bus.ts";
 import { IoApic } from "../../../core/devices/ioapic.ts";
-import { ApicRegister, LocalApic } from "../../../core/devices/lapic.ts";
+import { ApicRegister } from "../../../core/devices/apic_registers.ts";
+import { LocalApic } from "../../../core/devices/lapic.ts";
 
 const LEVEL = 0x8000, LOW = 0x2000, MASKED = 0x1_0000, REMOTE_IRR = 0x4000;
 const NMI = 4 << 8;

@@ -1,11 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
-import { ApicBus } from "../../../core/devices/apic_bus.ts";
 import {
   ApicRegister as R,
-  LocalApic,
   MSR_APIC_BASE,
   MSR_TSC_DEADLINE,
-} from "../../../core/devices/lapic.ts";
+} from "../../../core/devices/apic_registers.ts";
+import { ApicBus } from "../../../core/devices/apic_bus.ts";
+import { LocalApic } from "../../../core/devices/lapic.ts";
 
 const PAGE = 0xfee0_0000;
 const MASKED = 0x1_0000;
