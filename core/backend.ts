@@ -262,8 +262,8 @@ export interface VcpuState {
 /**
  * One virtual processor. Not safe for use from two threads at once. While another vCPU of the same
  * VM runs on this thread (so that its {@linkcode VmHost} is being asked), only {@linkcode Vcpu.kick},
- * {@linkcode Vcpu.setInterruptRequest}, {@linkcode Vcpu.injectNmi}, {@linkcode Vcpu.setCpuid} and reading the TSC
- * by {@linkcode Vcpu.getMsr} are allowed.
+ * {@linkcode Vcpu.setInterruptRequest}, {@linkcode Vcpu.injectNmi}, {@linkcode Vcpu.flushTlb},
+ * {@linkcode Vcpu.setCpuid} and reading the TSC by {@linkcode Vcpu.getMsr} are allowed.
  */
 export interface Vcpu {
   /** Number of the vCPU in its VM, from 0. */
@@ -288,6 +288,8 @@ export interface Vcpu {
   injectNmi(): void;
   /** The local APIC's task priority was written: CR8 is to be this, 0 to 15. */
   setTaskPriority(priority: number): void;
+  /** Forgets what it has cached of the guest's page tables. */
+  flushTlb(): void;
   /** Puts the vCPU into its state after RESET (SDM volume 3A, 9.1.1). */
   reset(): void;
   /**

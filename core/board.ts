@@ -230,7 +230,8 @@ export class Board {
   restore(state: BoardState): void {
     const { apics, devices } = state;
     for (const [name, device] of Object.entries(this.#devices)) {
-      device.restore(Object.hasOwn(devices, name) ? devices[name]! : {});
+      const saved = Object.hasOwn(devices, name) ? devices[name] : undefined;
+      device.restore(saved ?? {});
     }
     this.#bus.apics.forEach((apic, n) => apic.restore(apics[n]));
   }

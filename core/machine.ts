@@ -412,8 +412,9 @@ export class Machine implements VmHost {
 
   /** A processor has something to do: a sleep ends, and the turn of another. */
   #onEvent(processor: Processor): void {
-    const running = this.#running;
-    if (running !== processor || !processor.ready) running?.vcpu.kick();
+    if (this.#running !== processor || processor.signalled) {
+      this.#running?.vcpu.kick();
+    }
     this.wake();
   }
 

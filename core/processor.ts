@@ -56,6 +56,11 @@ export class Processor
       this.flight === undefined;
   }
 
+  /** INIT or a startup IPI waits for {@linkcode Processor.takeSignals}. */
+  get signalled(): boolean {
+    return this.#initPending || this.#startup >= 0;
+  }
+
   /** Whether an interrupt could make it run. */
   get wakeable(): boolean {
     return this.flight !== undefined ||

@@ -73,6 +73,7 @@ const FLAG_IF = 0x200;
 const TURN = 1;
 /** CD and NW. */
 const CR0_CACHE = 0x6000_0000n;
+const CR4_PGE = 0x80n;
 const VECTOR_DB = 1;
 const VECTOR_BP = 3;
 const VECTOR_UD = 6;
@@ -503,6 +504,13 @@ export class KvmVcpu implements Vcpu {
 
   setTaskPriority(priority: number): void {
     this.#changed(BigInt(priority));
+  }
+
+  flushTlb(): void {
+    // The kernel does so when a register of paging changes.
+    const { cr4 } = this.getSystemRegisters();
+    this.setSystemRegisters({ cr4: cr4 ^ CR4_PGE });
+    this.setSystemRegisters({ cr4 });
   }
 
   // State. -----------------------------------------------------------------------

@@ -233,6 +233,12 @@ export class InterpreterVcpu implements Vcpu {
     this.#engine.words(this)[CR8] = priority & 15;
   }
 
+  flushTlb(): void {
+    // Whoever becomes active begins with an empty one.
+    const cpu = this.#engine.ifActive(this);
+    if (cpu !== undefined) flushTlb(cpu);
+  }
+
   reset(): void {
     const cpu = this.#engine.activate(this);
     reset(cpu);

@@ -106,6 +106,7 @@ export class FakeVcpu implements Vcpu {
   }
   injectNmi(): void {}
   setTaskPriority(): void {}
+  flushTlb(): void {}
   init(): void {}
   startup(vector: number): void {
     this.started.push(vector);

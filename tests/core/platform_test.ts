@@ -574,3 +574,15 @@ Deno.test("Machine does what becomes due for its guest interface, and waits no l
   guest.memory.write(CODE + 0x80, new Uint8Array(exit(0x10)));
   assertEquals(await run(guest), { kind: "exit", code: 0x21 });
 });
+
+Deno.test("INIT sent to the bootstrap processor by itself resets it at once", async () => {
+  const guest = real([
+    ...x2apic(0),
+    ...wrmsr(0x830, 0x4500, 0),
+    ...[0xeb, 0xfe],
+  ]);
+  // At the reset vector are all ones, which are #UD.
+  guest.memory.writeU32(6 * 4, 0x8000);
+  guest.memory.write(0x8000, new Uint8Array(exit(0x10)));
+  assertEquals(await run(guest), { kind: "exit", code: 0x21 });
+});

@@ -88,6 +88,7 @@ Deno.test("a vCPU that is not active takes signals, and only they are allowed wh
       second.setInterruptRequest(false);
       second.injectNmi();
       second.kick();
+      second.flushTlb();
       second.setCpuid([]);
       tsc = second.getMsr(0x10)!;
       try {
@@ -131,4 +132,29 @@ Deno.test("a vCPU refuses a state whose leaves are none, and mends words that no
   vcpu.restore({ ...state, data: { ...state.data, state: bytes } });
   assertEquals(vcpu.getSystemRegisters().cr8, 15n);
   vcpu.reset();
+});
+
+Deno.test("flushTlb has a vCPU look at its page tables again", () => {
+  const memory = new GuestMemory(0x20_0000);
+  const host: Partial<VmHost> = {
+    writePort: () => {
+      // The page at 4 MiB is now the one at 0.
+      memory.writeU64(0x6_2000 + 16, 0x83n);
+      vcpu.flushTlb();
+    },
+  };
+  const vcpu = interpreter().createVm(memory, host as VmHost).createVcpu();
+  // mov esi, 0x400000; mov al, [rsi + 0x9000]; out 0x80, al; mov al, [rsi + 0x9000]; hlt
+  const read = [0x8a, 0x86, 0x00, 0x90, 0, 0];
+  memory.write(
+    0x8000,
+    new Uint8Array([0xbe, 0, 0, 0x40, 0, ...read, 0xe6, 0x80, ...read, 0xf4]),
+  );
+  memory.write(0x9000, new Uint8Array([1]));
+  memory.write(0x10_9000, new Uint8Array([2]));
+  enter(memory, vcpu, 0x8000, "long");
+  memory.writeU64(0x6_2000 + 16, 0xa003n);
+  memory.writeU64(0xa000 + 9 * 8, 0x10_9003n);
+  assertEquals(vcpu.run().reason, "hlt");
+  assertEquals(vcpu.getRegisters().rax & 0xffn, 1n);
 });
