@@ -90,9 +90,9 @@ export interface VmHost {
   readPort(vcpu: number, port: number, size: number): number;
   /** OUT of `size` bytes (1, 2, 4). */
   writePort(vcpu: number, port: number, size: number, value: number): void;
-  /** Read outside RAM: fills `data` (1 to 8 bytes). Free space reads all ones. */
+  /** Read outside RAM: fills `data` (1 to 8 bytes), which is reused. Free space reads all ones. */
   readMmio(vcpu: number, gpa: number, data: Uint8Array): void;
-  /** Write outside RAM of `data` (1 to 8 bytes). */
+  /** Write outside RAM of `data` (1 to 8 bytes), which is reused. */
   writeMmio(vcpu: number, gpa: number, data: Uint8Array): void;
   /** VMCALL or VMMCALL. */
   hypercall(frame: HypercallFrame): HypercallResult;

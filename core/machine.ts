@@ -279,7 +279,7 @@ export class Machine implements VmHost {
    */
   interrupt(vcpu: number, vector: number, autoEoi = false): void {
     if (vcpu in this.vcpus) {
-      this.#board.apic(vcpu).request(vector, false, autoEoi);
+      this.#board.apic(vcpu).request(vector & 255, false, autoEoi);
     }
   }
 

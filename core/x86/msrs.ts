@@ -109,10 +109,11 @@ function constant(index: number): number {
   switch (index) {
     case 0xfe: // IA32_MTRRCAP: 8 variable ranges, fixed ranges, WC
       return 0x508;
+    case 0xc001_0015: // HWCR: the TSC counts at the frequency of P0
+      return 0x100_0000;
     case 0x17: // IA32_PLATFORM_ID
     case 0x8b: // IA32_BIOS_SIGN_ID
     case 0x179: // IA32_MCG_CAP: no banks
-    case 0xc001_0015: // HWCR
     case 0xc001_001f: // NB_CFG
     case 0xc001_0010: // SYSCFG
     case 0xc001_1029: // DE_CFG
