@@ -34,7 +34,19 @@
  * @module
  */
 export * from "./core/backend.ts";
-export { PortBus, type PortDevice } from "./core/bus.ts";
+export {
+  type AcpiOptions,
+  installAcpi,
+  type VirtioWindow,
+} from "./core/acpi/tables.ts";
+export type { BoardState } from "./core/board.ts";
+export {
+  MmioBus,
+  type MmioDevice,
+  PortBus,
+  type PortDevice,
+} from "./core/bus.ts";
+export type { DeviceState } from "./core/devices/state.ts";
 export { GuestMemory, type WriteListener } from "./core/guest_memory.ts";
 export {
   type LoadedImage,
@@ -44,10 +56,12 @@ export {
 export type { EntryMode } from "./core/loaders/entry_state.ts";
 export type { MultibootModule } from "./core/loaders/multiboot.ts";
 export {
+  type ApicRegisters,
   type GuestInterface,
   Machine,
   type MachineOptions,
   type MachineOutcome,
+  type MachineState,
 } from "./core/machine.ts";
 export { interpreter } from "./core/x86/backend.ts";
 export type { DebugPeer, DebugTransport } from "./hyperv/debug_transport.ts";

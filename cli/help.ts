@@ -44,6 +44,7 @@ Options:
                       which hands debug commands on) or auto (default auto:
                       kernel where KVM has it)
   --memory SIZE       RAM, such as 64M (default 64M)
+  --cpus N            vCPUs, 1 to 255 (default 1)
   --mode MODE         What OPTIONS tells the guest to use: msr or hypercall
                       (default msr)
   --debug WHERE       udp:HOST:PORT (default 127.0.0.1:50000), pcap:FILE or

@@ -16,6 +16,7 @@ import {
   type Options,
   parseAddress,
   parseChoice,
+  parseCount,
   parseDuration,
   parseOptions,
   parseSize,
@@ -29,6 +30,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     string: [
       ...BACKEND_OPTIONS,
       "memory",
+      "cpus",
       "mode",
       "profile",
       "timeout",
@@ -97,6 +99,7 @@ function machineSettings(
   return {
     backend,
     memorySize: parseSize("memory", options.value("memory") ?? "64M"),
+    cpus: parseCount("cpus", options.value("cpus") ?? "1"),
     profile: parseChoice("profile", options.value("profile") ?? "hyperv", [
       "hyperv",
       "kvm",

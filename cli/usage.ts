@@ -143,6 +143,14 @@ export function parseDuration(option: string, text: string): number {
   return time;
 }
 
+/** A whole number. @throws {UsageError} If it is none. */
+export function parseCount(option: string, text: string): number {
+  if (!/^\d{1,9}$/.test(text)) {
+    throw new UsageError(`Cannot use --${option} ${text}: must be a number`);
+  }
+  return Number(text);
+}
+
 /** An address, decimal or `0x` hexadecimal. @throws {UsageError} If it is none. */
 export function parseAddress(option: string, text: string): number {
   const value = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : NaN;

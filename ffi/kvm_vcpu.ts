@@ -69,6 +69,11 @@ const FORMAT = "syndbg-kvm-1";
 /** Exits between looks at the clock; the timer ends slices in which the guest does not exit. */
 const CLOCK_EVERY = 16;
 const FLAG_IF = 0x200;
+/** Milliseconds of a turn among vCPUs that share a thread. */
+const TURN = 1;
+/** CD and NW. */
+const CR0_CACHE = 0x6000_0000n;
+const CR4_PGE = 0x80n;
 const VECTOR_DB = 1;
 const VECTOR_BP = 3;
 const VECTOR_UD = 6;
@@ -105,6 +110,8 @@ export class KvmVcpu implements Vcpu {
   /** CPUID that the next entry is to have. */
   #nextCpuid: Uint8Array<ArrayBuffer> | undefined;
   #interrupt = false;
+  /** CR8 as the host knows it. */
+  #taskPriority = 0;
   #halted = false;
   #shutdown = false;
   /** The run is to end: a kick, or the slice is over. */
@@ -184,10 +191,11 @@ export class KvmVcpu implements Vcpu {
     const { system, timer } = this.#vm;
     if (this.#shutdown) return this.#end("shutdown");
     const timed = slice < Infinity;
-    if (timed) system.setTimer(timer, Math.max(slice, 0.001));
+    const limit = slice === 0 ? TURN : Math.max(slice, 0.001);
+    if (timed) system.setTimer(timer, limit);
     this.#running = true;
     try {
-      return this.#loop(timed ? performance.now() + slice : Infinity);
+      return this.#loop(timed ? performance.now() + limit : Infinity);
     } finally {
       this.#running = false;
       if (timed) system.setTimer(timer, 0);
@@ -212,6 +220,11 @@ export class KvmVcpu implements Vcpu {
       if (this.#halted) return this.#end(this.#stop ? "interrupted" : "hlt");
       this.#hasRun = true;
       const result = system.ioctl(file.fd, Ioctl.Run, 0);
+      const priority = run32[Run.cr8 >> 2]!;
+      if (priority !== this.#taskPriority) {
+        this.#taskPriority = priority;
+        this.#host.setTaskPriority?.(this.id, priority);
+      }
       if (result < 0) {
         if (
           this.#stop || run32[Run.exitReason >> 2] === Exit.Intr ||
@@ -512,16 +525,22 @@ export class KvmVcpu implements Vcpu {
     this.#halted = false;
   }
 
+  setTaskPriority(priority: number): void {
+    this.#changed(BigInt(priority));
+  }
+
+  flushTlb(): void {
+    // The kernel does so when a register of paging changes.
+    const { cr4 } = this.getSystemRegisters();
+    this.setSystemRegisters({ cr4: cr4 ^ CR4_PGE });
+    this.setSystemRegisters({ cr4 });
+  }
+
   // State. -----------------------------------------------------------------------
 
   reset(): void {
-    const signature = this.#cpuid.find(({ leaf }) => leaf === 1)?.eax;
     const image = copyImage(this.#atReset);
-    if (signature !== undefined) {
-      encodeRegisters(new DataView(image.regs.buffer), {
-        rdx: BigInt(signature >>> 0),
-      });
-    }
+    image.regs = this.#resetRegisters();
     // Time goes on, and the partition's registers are its own affair.
     image.msrs = image.msrs.filter(([index]) =>
       index !== MSR_TSC && index !== MSR_TSC_ADJUST && !isSynthetic(index)
@@ -529,6 +548,18 @@ export class KvmVcpu implements Vcpu {
     this.#restoreImage(image);
     this.#halted = false;
     this.#shutdown = false;
+  }
+
+  /** General registers after RESET and INIT: EDX is the processor's signature. */
+  #resetRegisters(): Uint8Array<ArrayBuffer> {
+    const regs = new Uint8Array(this.#atReset.regs);
+    const signature = this.#cpuid.find(({ leaf }) => leaf === 1)?.eax;
+    if (signature !== undefined) {
+      encodeRegisters(new DataView(regs.buffer), {
+        rdx: BigInt(signature >>> 0),
+      });
+    }
+    return regs;
   }
 
   #restoreImage(image: VcpuImage): void {
@@ -541,7 +572,41 @@ export class KvmVcpu implements Vcpu {
   #changed(cr8?: bigint): void {
     const { run8, view } = this.#file;
     run8[Run.readyForInterruptInjection] = 0;
-    if (cr8 !== undefined) view.setBigUint64(Run.cr8, cr8, true);
+    if (cr8 !== undefined) {
+      view.setBigUint64(Run.cr8, cr8, true);
+      this.#taskPriority = Number(cr8);
+    }
+  }
+
+  init(): void {
+    const image = copyImage(this.#atReset);
+    const old = readImage(this.#file, this.#vm.facts.msrs);
+    const before = decodeSystemRegisters(new DataView(old.sregs.buffer));
+    const sregs = new DataView(image.sregs.buffer);
+    const { cr0 } = decodeSystemRegisters(sregs);
+    encodeSystemRegisters(sregs, {
+      cr0: (cr0 & ~CR0_CACHE) | (before.cr0 & CR0_CACHE),
+      apicBase: before.apicBase,
+    });
+    image.regs = this.#resetRegisters();
+    // EFER goes with the system registers; the other MSRs stay, as does what XSAVE saves.
+    this.#restoreImage({
+      ...image,
+      xcrs: old.xcrs,
+      xsave: old.xsave,
+      msrs: [],
+    });
+    this.#halted = false;
+    this.#shutdown = false;
+  }
+
+  startup(vector: number): void {
+    const { cs } = this.getSystemRegisters();
+    const base = BigInt(vector & 255) << 12n;
+    this.setSystemRegisters({
+      cs: { ...cs, selector: (vector & 255) << 8, base },
+    });
+    this.setRegisters({ rip: 0n });
   }
 
   setCpuid(entries: readonly CpuidEntry[]): void {
