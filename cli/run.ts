@@ -1,3 +1,4 @@
+import type { Backend } from "../core/backend.ts";
 import { loadImage, type LoadOptions } from "../core/loaders/load_image.ts";
 import type { Machine } from "../core/machine.ts";
 import {
@@ -56,7 +57,11 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     : parseDuration("timeout", timeout);
   const output = new ConsoleOutput(Deno.stdout);
   const image = path === undefined ? demoGuest() : readImage(path);
-  const settings = machineSettings(options, output);
+  const { backend, note } = openBackend(
+    options,
+    options.flag("enforce-cpuid"),
+  );
+  const settings = machineSettings(options, output, backend);
   const load = loadSettings(options);
   const wire = await openDebug(options.values("debug"));
   try {
@@ -74,6 +79,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     });
     try {
       load(guest, image);
+      if (note !== undefined) console.error(`syndbg: ${note}`);
       forwardInput(guest.machine);
       const outcome = await withInterrupt((signal) =>
         guest.machine.run({ timeout: limit, signal })
@@ -91,11 +97,9 @@ export async function runCommand(args: readonly string[]): Promise<number> {
 function machineSettings(
   options: Options,
   output: ConsoleOutput,
+  backend: Backend,
 ): GuestMachineOptions {
   const trace = traceSink(options.value("trace"));
-  const enforceCpuid = options.flag("enforce-cpuid");
-  const { backend, note } = openBackend(options, enforceCpuid);
-  if (note !== undefined) console.error(`syndbg: ${note}`);
   return {
     backend,
     memorySize: parseSize("memory", options.value("memory") ?? "64M"),
@@ -104,7 +108,7 @@ function machineSettings(
       "hyperv",
       "kvm",
     ]),
-    enforceCpuid,
+    enforceCpuid: options.flag("enforce-cpuid"),
     onOutput: (byte) => output.write(byte),
     onCrash: ({ parameters, message }) => {
       const words = parameters.map((word) => `0x${word.toString(16)}`);
