@@ -57,6 +57,7 @@ export {
   type GuestMachineOptions,
 } from "./hyperv/guest_machine.ts";
 export { hypervisorLeaves, type LeafOptions } from "./hyperv/leaves.ts";
+export * from "./hyperv/kd/mod.ts";
 export {
   type CrashReport,
   Partition,
@@ -76,6 +77,10 @@ export {
   memoryPair,
   MemoryTransport,
 } from "./hyperv/transports/memory_pair.ts";
+export {
+  type CapturedDatagram,
+  readCapture,
+} from "./hyperv/transports/capture.ts";
 export { NullTransport } from "./hyperv/transports/null.ts";
 export { type CaptureAddresses, PcapWriter } from "./hyperv/transports/pcap.ts";
 export { DatagramQueue, type QueueLimits } from "./hyperv/transports/queue.ts";
