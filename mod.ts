@@ -73,6 +73,10 @@ export {
   traceJson,
   type TraceSink,
 } from "./hyperv/trace.ts";
+export type {
+  ListeningTransport,
+  Sender,
+} from "./hyperv/transports/listening.ts";
 export {
   memoryPair,
   MemoryTransport,
@@ -94,4 +98,10 @@ export {
   type UdpCounters,
   UdpTransport,
 } from "./hyperv/transports/udp.ts";
+export { Relay } from "./hyperv/transports/relay.ts";
+export {
+  type BoundSocket,
+  ListeningUdpTransport,
+  listenUdp,
+} from "./hyperv/transports/udp_listen_node.ts";
 export { connectUdp } from "./hyperv/transports/udp_node.ts";

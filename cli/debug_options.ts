@@ -16,7 +16,8 @@ export interface DebugWire {
   close(): Promise<void>;
 }
 
-function openCapture(path: string): Deno.FsFile {
+/** Opens a capture for writing. @throws {UsageError} If that cannot be. */
+export function openCapture(path: string): Deno.FsFile {
   try {
     return Deno.openSync(path, { write: true, create: true, truncate: true });
   } catch (error) {
@@ -27,7 +28,7 @@ function openCapture(path: string): Deno.FsFile {
 }
 
 /** Writes all of `data`, which a pipe may take in pieces. */
-function writeAll(file: Deno.FsFile, data: Uint8Array): void {
+export function writeAll(file: Deno.FsFile, data: Uint8Array): void {
   for (let at = 0; at < data.length;) at += file.writeSync(data.subarray(at));
 }
 

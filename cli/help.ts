@@ -6,6 +6,7 @@ Usage: syndbg [COMMAND] [OPTIONS]
 Commands:
   demo     Boot the built-in guest and answer its debug packets (the default)
   run      Run a guest image
+  decode   Print the debug packets of a capture, or of a connection it relays
   doctor   Say which backends this machine offers, and why not
   cpuid    Print the CPUID leaves that a guest would see
   help     Print this, or the help of a command
@@ -59,6 +60,23 @@ Options:
 
 Exit codes: the guest's, 2 for bad usage or a bad image, 3 for a triple fault,
 124 for a timeout, 130 for Ctrl-C.`,
+  decode: `Print the debug packets of a capture, or of a connection it relays
+
+Usage: syndbg decode FILE [OPTIONS]
+       syndbg decode --listen [HOST:]PORT --forward HOST:PORT [OPTIONS]
+
+FILE is a pcap or pcapng capture with UDP over IPv4. With --key each KDNET
+datagram is opened and its KD message printed; without it, or without the
+handshake of the session, what is visible. --listen takes a guest's packets and
+passes them to a debugger, and back, until Ctrl-C; the guest is whoever sent last.
+
+Options:
+  --key W.X.Y.Z         The key that target and debugger share
+  --json                A JSON object a line; 64-bit numbers are hexadecimal text
+  --listen [HOST:]PORT  Relay what comes at this UDP port (on 127.0.0.1)
+  --forward HOST:PORT   Where the debugger listens
+  --pcap FILE           Record what is relayed
+  -h, --help            Print help`,
   doctor: `Say which backends this machine offers, and why not
 
 Usage: syndbg doctor`,

@@ -4,6 +4,7 @@
  * @module
  */
 import { cpuidCommand } from "./cpuid.ts";
+import { decodeCommand } from "./decode.ts";
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
 import { helpCommand } from "./help.ts";
@@ -16,6 +17,7 @@ type Command = (args: readonly string[]) => number | Promise<number>;
 const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
   ["demo", demoCommand],
   ["run", runCommand],
+  ["decode", decodeCommand],
   ["doctor", doctorCommand],
   ["cpuid", cpuidCommand],
   ["help", helpCommand],

@@ -177,3 +177,14 @@ export function parseEndpoint(option: string, text: string): Endpoint {
   }
   return { host, port };
 }
+
+/**
+ * `PORT` or `HOST:PORT` to listen at, with 127.0.0.1 for what is missing; port 0 is a free one.
+ *
+ * @throws {UsageError} If it is no endpoint.
+ */
+export function parseListen(option: string, text: string): Endpoint {
+  const whole = /^\d+$/.test(text) ? `:${text}` : text;
+  if (!/:0+$/.test(whole)) return parseEndpoint(option, whole);
+  return { ...parseEndpoint(option, whole.replace(/:0+$/, "")), port: 0 };
+}

@@ -25,6 +25,11 @@ export type KdnetHostEvent =
   /** A payload; `fresh` if it is the first of a session. */
   | { kind: "data"; payload: Uint8Array; fresh: boolean };
 
+/**
+ * Sends a datagram: an answer to whoever sent the one that is being received, others to the target.
+ */
+export type Transmit = (datagram: Uint8Array, answer: boolean) => unknown;
+
 /** A session that the target may take or not. */
 interface Candidate {
   clientKey: Uint8Array;
@@ -52,16 +57,13 @@ export class KdnetHost {
   /** What came in. */
   readonly counters: KdnetCounters = kdnetCounters();
   readonly #control: KdnetCipher;
-  readonly #transmit: (datagram: Uint8Array) => unknown;
+  readonly #transmit: Transmit;
   #session: DataSession | undefined;
   #sessionKey: Uint8Array | undefined;
   #candidates: Candidate[] = [];
   #sending: Promise<void> = Promise.resolve();
 
-  private constructor(
-    control: KdnetCipher,
-    transmit: (datagram: Uint8Array) => unknown,
-  ) {
+  private constructor(control: KdnetCipher, transmit: Transmit) {
     this.#control = control;
     this.#transmit = transmit;
   }
@@ -75,7 +77,7 @@ export class KdnetHost {
    */
   static async create(
     key: string,
-    transmit: (datagram: Uint8Array) => unknown,
+    transmit: Transmit,
   ): Promise<KdnetHost> {
     return new KdnetHost(
       await KdnetCipher.control(parseKdnetKey(key)),
@@ -99,7 +101,7 @@ export class KdnetHost {
   send(payload: Uint8Array): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#session !== undefined) {
-        this.#transmit(await this.#session.seal(payload));
+        this.#transmit(await this.#session.seal(payload), false);
       }
     });
   }
@@ -113,7 +115,7 @@ export class KdnetHost {
       const sessions = this.#candidates.map(({ session }) => session);
       if (this.#session !== undefined) sessions.unshift(this.#session);
       for (const session of sessions) {
-        this.#transmit(await session.seal(payload));
+        this.#transmit(await session.seal(payload), false);
       }
     });
   }
@@ -189,7 +191,7 @@ export class KdnetHost {
       this.#candidates.unshift(candidate);
       this.#candidates.splice(MAX_CANDIDATES);
     }
-    this.#transmit(candidate.response);
+    this.#transmit(candidate.response, true);
   }
 
   /** An empty control datagram makes a target offer at once. */
@@ -201,6 +203,7 @@ export class KdnetHost {
         direction: KdnetDirection.FromHost,
         payload: new Uint8Array(0),
       }),
+      true,
     );
   }
 

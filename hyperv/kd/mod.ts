@@ -23,7 +23,7 @@ export {
 } from "./decoder.ts";
 export { describeKd, formatKd, type KdMessage } from "./describe.ts";
 export * from "./handshake.ts";
-export { KdnetHost, type KdnetHostEvent } from "./kdnet_host.ts";
+export { KdnetHost, type KdnetHostEvent, type Transmit } from "./kdnet_host.ts";
 export {
   KdnetTarget,
   type KdnetTargetEvent,

@@ -1,4 +1,5 @@
 import type { DebugTransport } from "../debug_transport.ts";
+import { isListening } from "../transports/listening.ts";
 import type { KdnetCounters } from "./counters.ts";
 import { contextRegisters, KdMachine, type KdRegisters } from "./context.ts";
 import { KdnetHost, type KdnetHostEvent } from "./kdnet_host.ts";
@@ -135,7 +136,13 @@ export class KdSession {
    */
   static async open(options: KdSessionOptions): Promise<KdSession> {
     const { transport, key } = options;
-    const host = await KdnetHost.create(key, (data) => transport.send(data));
+    const host = await KdnetHost.create(
+      key,
+      (data, answer) =>
+        answer && isListening(transport)
+          ? transport.reply(data)
+          : transport.send(data),
+    );
     return new KdSession(options, host);
   }
 
@@ -456,6 +463,11 @@ export class KdSession {
       if (data === undefined) return;
       const event = await this.#host.receive(data);
       if (event === undefined) continue;
+      // An offer may be a replayed one: while there is a session it moves nothing.
+      if (
+        isListening(this.#transport) &&
+        (event.kind === "data" || !this.#host.connected)
+      ) this.#transport.confirm();
       if (event.kind !== "data") {
         this.#events.onPoke?.(event);
         this.#wake();
