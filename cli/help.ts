@@ -6,6 +6,7 @@ Usage: syndbg [COMMAND] [OPTIONS]
 Commands:
   demo     Boot the built-in guest and answer its debug packets (the default)
   run      Run a guest image
+  debug    Debug a guest that speaks KDNET, from a console
   decode   Print the debug packets of a capture, or of a connection it relays
   doctor   Say which backends this machine offers, and why not
   cpuid    Print the CPUID leaves that a guest would see
@@ -60,6 +61,28 @@ Options:
 
 Exit codes: the guest's, 2 for bad usage or a bad image, 3 for a triple fault,
 124 for a timeout, 130 for Ctrl-C.`,
+  debug: `Debug a guest that speaks KDNET, from a console
+
+Usage: syndbg debug --key W.X.Y.Z [OPTIONS]
+
+Waits at a UDP port for a target, as windbg -k net:port=50000,key=... does, and
+takes WinDbg's commands from standard input. Ctrl-C breaks in, a second one ends
+the waiting. The target goes on when the console ends. A target that is restarted
+is taken up again. Numbers in commands are hexadecimal (0n10 is decimal).
+
+Options:
+  --key W.X.Y.Z         The key that target and debugger share
+  --listen [HOST:]PORT  Where to wait (default 0.0.0.0:50000)
+  -c, --command TEXT    Break in, run commands parted by ";", and end
+  -b, --break           Break in when the target comes
+  --symbols FILE        Symbols of an ELF or map file; may be repeated
+  --json                A JSON object a line: results, and what the target does
+  --timeout TIME        With -c: end after a time such as 10s
+  --pcap FILE           Record the packets
+  -h, --help            Print help
+
+Exit codes: 0, 1 if a command of -c failed, 2 for bad usage, 124 for a timeout,
+130 for Ctrl-C in -c.`,
   decode: `Print the debug packets of a capture, or of a connection it relays
 
 Usage: syndbg decode FILE [OPTIONS]

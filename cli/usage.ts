@@ -30,6 +30,8 @@ export interface OptionNames {
   collect?: readonly string[];
   /** With or without a value; what a missing value means. */
   optional?: Readonly<Record<string, string>>;
+  /** Letters that stand for options. */
+  alias?: Readonly<Record<string, string>>;
 }
 
 /** What {@linkcode parseOptions} found. */
@@ -72,7 +74,7 @@ export function parseOptions(
       boolean,
       string: [...string, "_"],
       collect,
-      alias: { h: "help" },
+      alias: { h: "help", ...names.alias },
       unknown: (arg, key) => {
         if (key === undefined) return true;
         throw new UsageError(

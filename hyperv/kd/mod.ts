@@ -21,8 +21,11 @@ export {
   type Handshake,
   KdnetDecoder,
 } from "./decoder.ts";
+export { type GoOptions, type KdBreakpoint, KdDebugger } from "./debugger.ts";
 export { describeKd, formatKd, type KdMessage } from "./describe.ts";
+export { evaluate, type ExpressionScope } from "./expression.ts";
 export * from "./handshake.ts";
+export { endsWithCall, type StepKind, stepKind } from "./instructions.ts";
 export { KdnetHost, type KdnetHostEvent, type Transmit } from "./kdnet_host.ts";
 export {
   KdnetTarget,
@@ -43,5 +46,7 @@ export * from "./manipulate.ts";
 export * from "./packet.ts";
 export * from "./session.ts";
 export * from "./state_change.ts";
+export { type StackFrame, walkStack } from "./stack.ts";
 export { NtStatus } from "./status.ts";
+export * from "./symbols.ts";
 export * from "./target_io.ts";
