@@ -1,11 +1,10 @@
 import type { DebugTransport } from "../hyperv/debug_transport.ts";
-import { parseKdnetKey } from "../hyperv/kd/key.ts";
 import { PcapWriter } from "../hyperv/transports/pcap.ts";
 import { TeeTransport } from "../hyperv/transports/tee.ts";
 import { listenUdp } from "../hyperv/transports/udp_listen_node.ts";
 import { commandHelp } from "./debug/commands.ts";
 import { runConsole } from "./debug/console.ts";
-import { openCapture, writeAll } from "./debug_options.ts";
+import { openCapture, parseKey, writeAll } from "./debug_options.ts";
 import { helpText } from "./help.ts";
 import {
   parseDuration,
@@ -13,16 +12,6 @@ import {
   parseOptions,
   UsageError,
 } from "./usage.ts";
-
-/** Checks a key. @throws {UsageError} If it is none. */
-export function parseKey(text: string): string {
-  try {
-    parseKdnetKey(text);
-  } catch (error) {
-    throw new UsageError((error as Error).message);
-  }
-  return text;
-}
 
 /** Debugs a KDNET target from a console; returns the exit code. */
 export async function debugCommand(args: readonly string[]): Promise<number> {

@@ -44,8 +44,11 @@ Options:
   --memory SIZE       RAM, such as 64M (default 64M)
   --mode MODE         What OPTIONS tells the guest to use: msr or hypercall
                       (default msr)
-  --debug WHERE       udp:HOST:PORT (default 127.0.0.1:50000), pcap:FILE or
-                      none; may be repeated (default none)
+  --debug WHERE       udp:HOST:PORT (default 127.0.0.1:50000), kd[:KEY] for a
+                      console in this process (default key 1.2.3.4), pcap:FILE
+                      or none; may be repeated (default none)
+  -c, --command TEXT  With --debug kd: break in, run commands parted by ";", and
+                      end
   --profile NAME      hyperv or kvm (default hyperv)
   --no-syndbg         Show the guest no synthetic debugger
   --enforce-cpuid     Refuse what no CPUID bit offers

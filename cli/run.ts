@@ -8,6 +8,7 @@ import {
 import { formatTrace, traceJson, type TraceSink } from "../hyperv/trace.ts";
 import { openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
+import { type ConsoleOptions, runConsole } from "./debug/console.ts";
 import { openDebug } from "./debug_options.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
 import { helpText } from "./help.ts";
@@ -36,9 +37,11 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       "entry",
       "entry-mode",
       "append",
+      "command",
     ],
     collect: ["debug", "module"],
     optional: { trace: "text" },
+    alias: { c: "command" },
   });
   if (options.flag("help")) {
     console.log(helpText("run"));
@@ -72,6 +75,16 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     });
     try {
       load(guest, image);
+      if (wire.console) {
+        const commands = options.value("command");
+        return await runWithConsole(guest.machine, limit, {
+          ...wire.console,
+          json: false,
+          symbols: [],
+          breakIn: false,
+          ...(commands !== undefined && { commands }),
+        });
+      }
       forwardInput(guest.machine);
       const outcome = await withInterrupt((signal) =>
         guest.machine.run({ timeout: limit, signal })
@@ -84,6 +97,23 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   } finally {
     await wire.close();
   }
+}
+
+/** Runs the guest with a debugger's console beside it, until either ends. */
+async function runWithConsole(
+  machine: Machine,
+  timeout: number,
+  options: ConsoleOptions,
+): Promise<number> {
+  const left = new AbortController();
+  const gone = new AbortController();
+  const running = machine.run({ timeout, signal: left.signal });
+  running.finally(() => gone.abort());
+  const code = await runConsole({ ...options, gone: gone.signal });
+  const ended = gone.signal.aborted;
+  left.abort();
+  const outcome = await running;
+  return ended ? reportOutcome(machine, outcome) : code;
 }
 
 function machineSettings(

@@ -24,9 +24,9 @@ export async function parseRange(
   text: string,
   next: bigint | undefined,
 ): Promise<Range> {
-  const [, expression = "", length] = /^(.*?)(?:\s+[lL]\s*(\S+)|)$/s.exec(
-    text.trim(),
-  )!;
+  const [, expression = "", length] =
+    /^(?=[lL]\s*\d)()[lL]\s*(\S+)$/.exec(text.trim()) ??
+      /^(.*?)(?:\s+[lL]\s*(\S+))?$/s.exec(text.trim())!;
   const address = expression === ""
     ? next ?? shell.session.stop?.programCounter
     : await shell.evaluate(expression);

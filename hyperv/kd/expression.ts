@@ -27,7 +27,7 @@ const LEVELS: readonly (readonly string[])[] = [
   ["*", "/", "%"],
 ];
 const TOKEN =
-  /\s*(?:(0n[0-9]+|0[yY][01]+|0x[0-9a-fA-F`]+|[0-9][0-9a-fA-F`]*h?(?![\w$.!]))|@([A-Za-z$]\w*)|([A-Za-z_$.?][\w$.?@!]*)|(<<|>>|==|!=|[-+*/%&|^~()]))/y;
+  /\s*(?:(0n[0-9]+|0[yY][01]+|0x[0-9a-fA-F`]+|[0-9][0-9a-fA-F`]*h?(?![\w$.!]))|@([A-Za-z$]\w*)|([A-Za-z_$.?][\w$.?@!`]*)|(<<|>>|==|!=|[-+*/%&|^~()]))/y;
 const MAX_DEPTH = 64;
 
 function fail(text: string, why: string): never {

@@ -50,6 +50,10 @@ const SERIAL_SYNC = 0x800;
 const TRIES_BEFORE_RESET = 3;
 const NONE = new Uint8Array(0);
 
+function isSerial(id: number): boolean {
+  return (id & ~(SERIAL_SYNC | 1)) >>> 0 === SERIAL_ID;
+}
+
 /**
  * The debugger's end of KD's packets: one at a time, acknowledged, sent again when lost. Its own ids
  * count up by 2, as WinDbg's do over KDNET; the target's may do that or toggle as on a serial line.
@@ -63,7 +67,8 @@ export class KdLink {
   #lastReceived: number | undefined;
   #transfer: Transfer | undefined;
   #turn: Promise<unknown> = Promise.resolve();
-  #resetSent = false;
+  /** The target has begun anew: if it is stopped it says so once more. */
+  #afterReset = false;
   /** Why the link does not work any more. */
   #failure: KdError | undefined;
   #epoch = 0;
@@ -78,7 +83,7 @@ export class KdLink {
   restart(reason: string): void {
     this.#nextId = FIRST_ID;
     this.#lastReceived = undefined;
-    this.#resetSent = false;
+    this.#afterReset = false;
     this.#epoch++;
     this.#transfer?.fail(new KdError(reason));
   }
@@ -134,21 +139,25 @@ export class KdLink {
 
   async #data(packet: KdPacket): Promise<void> {
     const { id } = packet;
-    const serial = (id & ~(SERIAL_SYNC | 1)) >>> 0 === SERIAL_ID;
+    const acknowledged = isSerial(id) ? (id & ~SERIAL_SYNC) >>> 0 : id;
     await this.#host.send(
-      encodeKdControl(
-        KdPacketType.Acknowledge,
-        serial ? (id & ~SERIAL_SYNC) >>> 0 : id,
-      ),
+      encodeKdControl(KdPacketType.Acknowledge, acknowledged),
     );
     // Sent again because our acknowledgement was lost. Older ones cannot come: the target waits.
     if (id === this.#lastReceived) return;
     this.#lastReceived = id;
+    const again = this.#afterReset;
+    this.#afterReset = false;
     const transfer = this.#transfer;
     if (transfer?.accept?.(packet)) return transfer.done(packet.payload);
-    // A target that stops again has taken the packet that let it go on.
-    if (packet.type === KdPacketType.StateChange64 && !transfer?.accept) {
-      transfer?.done(NONE);
+    if (
+      packet.type === KdPacketType.StateChange64 && transfer &&
+      !transfer.accept
+    ) {
+      // The stop that the target is about to be let go from.
+      if (again) return;
+      // A target that stops again has taken the packet that let it go on.
+      transfer.done(NONE);
     }
     this.onPacket?.(packet);
   }
@@ -169,24 +178,16 @@ export class KdLink {
           await this.#host.send(transfer.bytes);
         }
         return;
-      case KdPacketType.Reset: {
-        this.#lastReceived = undefined;
-        const answered = this.#resetSent;
-        this.#resetSent = false;
-        if (!answered) await this.#answerReset();
-      }
+      case KdPacketType.Reset:
+        // Always an answer, so it is not answered. Counted ids go on, those of a serial line begin anew.
+        this.#afterReset = true;
+        if (isSerial(this.#lastReceived ?? 0)) this.#lastReceived = undefined;
     }
   }
 
-  #answerReset(): Promise<void> {
-    return this.#host.broadcast(
-      encodeKdControl(KdPacketType.Reset, this.#transfer?.id ?? this.#nextId),
-    );
-  }
-
   #sendReset(): Promise<void> {
-    this.#resetSent = true;
-    return this.#answerReset();
+    const id = this.#transfer?.id ?? this.#nextId;
+    return this.#host.broadcast(encodeKdControl(KdPacketType.Reset, id));
   }
 
   async #transact(

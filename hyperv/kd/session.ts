@@ -182,21 +182,24 @@ export class KdSession {
 
   /** Has the target stop. @throws {KdError} When the time is over or at the signal. */
   async breakIn(options: WaitOptions = {}): Promise<StateChange> {
-    let tries = 0;
-    const knock = (): void => {
+    const knock = (reset: boolean): void => {
       if (this.#stop) return;
-      // A target that is stopped already hears no break-in, but says so again after a reset.
-      this.#link.breakIn(tries++ % 2 === 1).catch(() => {});
+      this.#link.breakIn(reset).catch(() => {});
     };
-    const timer = setInterval(knock, this.#timing.interval);
+    let tries = 0;
+    const timer = setInterval(() => {
+      // A target that is stopped already hears no break-in, but says so again after a reset.
+      knock(++tries % 2 === 0);
+    }, this.#timing.interval);
     // A target that comes meanwhile is not kept waiting.
-    this.#waiting.add(knock);
-    knock();
+    const come = (): void => knock(false);
+    this.#waiting.add(come);
+    come();
     try {
       return await this.waitForStop(options);
     } finally {
       clearInterval(timer);
-      this.#waiting.delete(knock);
+      this.#waiting.delete(come);
     }
   }
 

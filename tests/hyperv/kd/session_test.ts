@@ -1,5 +1,14 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { KdError } from "../../../hyperv/kd/link.ts";
+import {
+  encodeKdControl,
+  encodeKdPacket,
+  KdPacketType,
+} from "../../../hyperv/kd/packet.ts";
+import {
+  encodeStateChange,
+  KdStateChange,
+} from "../../../hyperv/kd/state_change.ts";
 import { KdSession, type KdSessionEvents } from "../../../hyperv/kd/session.ts";
 import { NtStatus } from "../../../hyperv/kd/status.ts";
 import { memoryPair } from "../../../hyperv/transports/memory_pair.ts";
@@ -228,5 +237,44 @@ Deno.test("a session that was lost is asked for again", async () => {
     await second.breakIn(WAIT);
     assertEquals((await second.readVirtual(BASE, 1)).length, 1);
     second.close();
+  });
+});
+
+Deno.test("a target's RESET is not answered, whatever it answers itself", async () => {
+  await withTarget(async ({ session, target }) => {
+    await session.breakIn(WAIT);
+    for (let n = 0; n < 3; n++) {
+      await target.net.send(encodeKdControl(KdPacketType.Reset, 0));
+    }
+    await session.readVirtual(BASE, 1);
+    const { received } = session.counters;
+    await new Promise((resolve) => setTimeout(resolve, 5 * TIMING.interval));
+    assertEquals(session.counters.received, received);
+  });
+});
+
+Deno.test("a stop that is told once more is not taken for the next one", async () => {
+  await withTarget(async ({ session, target }) => {
+    await session.breakIn(WAIT);
+    const context = await session.getContext();
+    context.set("rip", BASE);
+    await session.setContext(context);
+    const going = session.resume({ step: true });
+    // As after a late RESET: the stop comes again before the step is heard of.
+    await target.net.send(encodeKdControl(KdPacketType.Reset, 0));
+    await target.net.send(
+      encodeKdPacket(
+        KdPacketType.StateChange64,
+        0x7000_0000,
+        encodeStateChange({
+          state: KdStateChange.Exception,
+          exception: { code: NtStatus.Breakpoint },
+        }),
+      ),
+    );
+    await going;
+    const stop = await session.waitForStop(WAIT);
+    assertEquals(stop.exception?.code, NtStatus.SingleStep);
+    assertEquals(stop.programCounter, BASE + 3n);
   });
 });
