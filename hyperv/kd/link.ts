@@ -140,9 +140,16 @@ export class KdLink {
   async #data(packet: KdPacket): Promise<void> {
     const { id } = packet;
     const acknowledged = isSerial(id) ? (id & ~SERIAL_SYNC) >>> 0 : id;
-    await this.#host.send(
+    // It leaves before what is sent next, so there is no need to wait for it.
+    const sent = this.#host.send(
       encodeKdControl(KdPacketType.Acknowledge, acknowledged),
     );
+    this.#deliver(packet);
+    await sent;
+  }
+
+  #deliver(packet: KdPacket): void {
+    const { id } = packet;
     // Sent again because our acknowledgement was lost. Older ones cannot come: the target waits.
     if (id === this.#lastReceived) return;
     this.#lastReceived = id;
