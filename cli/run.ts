@@ -5,6 +5,7 @@ import {
   type GuestMachine,
   type GuestMachineOptions,
 } from "../hyperv/guest_machine.ts";
+import { readElfSymbols } from "../hyperv/kd/symbols.ts";
 import { formatTrace, traceJson, type TraceSink } from "../hyperv/trace.ts";
 import { openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
@@ -55,6 +56,10 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   const limit = timeout === undefined
     ? Infinity
     : parseDuration("timeout", timeout);
+  const commands = options.value("command");
+  if (commands !== undefined && !options.values("debug").some(isKd)) {
+    throw new UsageError("Cannot use --command: there is no --debug kd");
+  }
   const output = new ConsoleOutput(Deno.stdout);
   const image = path === undefined ? demoGuest() : readImage(path);
   const settings = machineSettings(options, output);
@@ -76,11 +81,10 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     try {
       load(guest, image);
       if (wire.console) {
-        const commands = options.value("command");
         return await runWithConsole(guest.machine, limit, {
           ...wire.console,
           json: false,
-          symbols: [],
+          symbols: path !== undefined && hasSymbols(image) ? [path] : [],
           breakIn: false,
           ...(commands !== undefined && { commands }),
         });
@@ -96,6 +100,19 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     }
   } finally {
     await wire.close();
+  }
+}
+
+function isKd(option: string): boolean {
+  return option === "kd" || option.startsWith("kd:");
+}
+
+function hasSymbols(image: Uint8Array): boolean {
+  try {
+    return readElfSymbols(image).length > 0;
+  } catch (error) {
+    if (error instanceof SyntaxError) return false;
+    throw error;
   }
 }
 

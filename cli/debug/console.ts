@@ -4,7 +4,7 @@ import { KdError } from "../../hyperv/kd/link.ts";
 import { KdSession } from "../../hyperv/kd/session.ts";
 import { ExitCode, UsageError } from "../usage.ts";
 import { COMMAND_NAMES, runCommand, splitCommands } from "./commands.ts";
-import { json } from "./format.ts";
+import { json, plain } from "./format.ts";
 import { LineInput } from "./line_input.ts";
 import { CommandError, type CommandResult, DebugShell } from "./shell.ts";
 
@@ -81,7 +81,7 @@ class Console {
           this.#shell.imageChanged(path, base, size, unload !== 0);
           const value = { path, base: json(base), size: json(size) };
           this.#event(unload ? "unload" : "load", value, [
-            `${unload ? "Unloaded" : "Loaded"} ${path} at ${json(base)}`,
+            `${unload ? "Unloaded" : "Loaded"} ${plain(path)} at ${json(base)}`,
           ]);
         },
         onStop: () => {
@@ -224,7 +224,7 @@ class Console {
           ? { event: "stop", ...(result.value as object) }
           : { command, result: result.value },
       ));
-    } else if (result.text !== "") this.#line(result.text);
+    } else if (result.text !== "") this.#line(plain(result.text));
   }
 
   #event(name: string, value: object, lines: readonly string[]): void {
@@ -239,9 +239,10 @@ class Console {
       this.#line(JSON.stringify({ event: "print", text }));
       return;
     }
+    const shown = plain(text);
     this.#input?.hide();
-    write(text);
-    this.#midLine = !text.endsWith("\n");
+    write(shown);
+    this.#midLine = !shown.endsWith("\n");
     if (!this.#midLine) this.#input?.show();
   }
 

@@ -11,6 +11,15 @@ export function json(value: bigint | number): string {
   return `0x${value.toString(16)}`;
 }
 
+/** Text of the target without what a terminal would obey: control characters become dots, but for the newline. */
+export function plain(text: string): string {
+  return text.replaceAll("\r", "").replace(
+    // deno-lint-ignore no-control-regex
+    /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g,
+    ".",
+  );
+}
+
 /** A printable character of a byte or code unit, else a dot. */
 export function printable(code: number): string {
   return code >= 0x20 && code < 0x7f ? String.fromCharCode(code) : ".";

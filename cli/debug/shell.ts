@@ -15,7 +15,7 @@ import {
   type Instruction,
   loadDisassembler,
 } from "./disassembler.ts";
-import { hex, json } from "./format.ts";
+import { hex, json, plain } from "./format.ts";
 
 /** What a command has to say: to a person, and to a program. */
 export interface CommandResult {
@@ -38,8 +38,9 @@ export interface Module {
 const SPECIAL = 2n;
 /** Longest instruction. */
 const MAX_INSTRUCTION = 15;
-/** A target that loads more is not believed. */
-const MAX_MODULES = 10_000;
+/** A target that loads more is not believed, nor are longer names. */
+const MAX_MODULES = 1000;
+const MAX_NAME = 260;
 /** Names that expressions know for registers. */
 const ALIASES: Record<string, readonly [long: string, short: string]> = {
   $ip: ["rip", "eip"],
@@ -316,7 +317,8 @@ export class DebugShell {
   ): void {
     this.modules = this.modules.filter((entry) => entry.base !== base);
     if (!gone && this.modules.length < MAX_MODULES) {
-      this.modules.push({ name, base, size, loaded: true });
+      const short = plain(name).slice(0, MAX_NAME);
+      this.modules.push({ name: short, base, size, loaded: true });
     }
   }
 

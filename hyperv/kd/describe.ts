@@ -204,6 +204,14 @@ export function describeKd(content: KdContent, fromTarget: boolean): KdMessage {
   }
 }
 
+/** Text in quotes, with nothing in it that a terminal would obey. */
+function quote(text: string): string {
+  return JSON.stringify(text).replace(
+    /[\x7f-\x9f]/g,
+    (letter) => `\\u00${letter.charCodeAt(0).toString(16)}`,
+  );
+}
+
 /** One line: name, id, fields in hexadecimal, text in quotes. */
 export function formatKd(message: KdMessage): string {
   const words = [message.name];
@@ -212,7 +220,7 @@ export function formatKd(message: KdMessage): string {
     words.push(`${name} 0x${value.toString(16)}`);
   }
   if (message.data !== undefined) words.push(`data ${message.data} bytes`);
-  if (message.text !== undefined) words.push(JSON.stringify(message.text));
+  if (message.text !== undefined) words.push(quote(message.text));
   if (message.problem !== undefined) words.push(`(${message.problem})`);
   return words.join(" ");
 }

@@ -2,6 +2,36 @@
  * The debugger's side of the wire: KDNET, the KD packets that it carries, and a session with a target. None of it
  * is needed to run a guest.
  *
+ * @example A session with a target that prints
+ * ```ts
+ * import {
+ *   encodeDebugIo,
+ *   encodeKdPacket,
+ *   KdnetTarget,
+ *   KdPacketType,
+ *   KdSession,
+ *   memoryPair,
+ * } from "@syndbg/syndbg";
+ *
+ * const [host, guest] = memoryPair();
+ * const printed = Promise.withResolvers<string>();
+ * const session = await KdSession.open({
+ *   transport: host,
+ *   key: "1.2.3.4",
+ *   events: { onPrint: printed.resolve },
+ * });
+ * const target = await KdnetTarget.create("1.2.3.4", (data) => guest.send(data));
+ * const print = encodeKdPacket(KdPacketType.DebugIo, 0, encodeDebugIo("hello"));
+ * guest.onActivity = async () => {
+ *   const event = await target.receive(guest.receive()!);
+ *   if (event?.kind === "connected") await target.send(print);
+ * };
+ * await target.poke();
+ * const text = await printed.promise;
+ * session.close();
+ * if (text !== "hello") throw new Error(text);
+ * ```
+ *
  * @module
  */
 export {

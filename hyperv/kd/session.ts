@@ -334,6 +334,7 @@ export class KdSession {
 
   /** Reads the registers. @throws {KdError} If the target refuses. */
   async getContext(): Promise<KdRegisters> {
+    this.#stopped("GetContext");
     const { machine } = await this.version();
     const { data } = await this.request("GetContext", {});
     try {

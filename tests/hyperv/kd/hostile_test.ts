@@ -36,12 +36,12 @@ Deno.test(`a session goes on while ${ROUNDS} datagrams are harmed, and memory st
   const session = await KdSession.open({
     transport: fromHost,
     key: KEY,
-    timing: { interval: 4, tries: 200 },
+    timing: { interval: 1, tries: 100_000 },
   });
   const target = await FakeTarget.start({
     transport: fromTarget,
     key: KEY,
-    interval: 3,
+    interval: 1,
     base: BASE,
   });
   // l: inc rax; jmp l

@@ -185,7 +185,7 @@ Deno.test("what needs a stopped target says so while it runs", async () => {
     await assertRejects(
       () => session.getContext(),
       KdError,
-      "Cannot do GetVersion: the target runs",
+      "Cannot do GetContext: the target runs",
     );
     await assertRejects(() => session.resume(), KdError, "the target runs");
   });
