@@ -1,4 +1,4 @@
-import type { WaitOptions } from "../../hyperv/kd/session.ts";
+import type { WaitOptions } from "../../hyperv/kd/waiters.ts";
 import * as memory from "./memory_commands.ts";
 import * as run from "./run_commands.ts";
 import { CommandError, type CommandResult, type DebugShell } from "./shell.ts";

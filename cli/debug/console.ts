@@ -41,6 +41,12 @@ export function diagnosis(counters: Readonly<KdnetCounters>): string {
   return "datagrams come, but no target offers a session";
 }
 
+type Work = (
+  shell: DebugShell,
+  wait: { signal: AbortSignal },
+) => Promise<CommandResult>;
+type Done = "done" | "failed" | "quit";
+
 /** A debugger's console: shows what the target does, and runs commands. */
 class Console {
   readonly #options: ConsoleOptions;
@@ -49,6 +55,7 @@ class Console {
   /** Ends what a command waits for. */
   #command: AbortController | undefined;
   #interrupted = false;
+  #turn: Promise<unknown> = Promise.resolve();
   readonly #end = new AbortController();
   /** The target's last print has not ended its line. */
   #midLine = false;
@@ -105,7 +112,7 @@ class Console {
       }
       if (commands !== undefined) await this.#script(commands);
       else await this.#interact();
-      await this.#shell.leave();
+      if (!gone?.aborted) await this.#shell.leave();
     } catch (error) {
       if (error instanceof CommandError) throw new UsageError(error.message);
       throw error;
@@ -188,14 +195,14 @@ class Console {
     }
   }
 
-  /** Does something with the target, and shows what comes of it. */
-  async #act(
-    work: (
-      shell: DebugShell,
-      wait: { signal: AbortSignal },
-    ) => Promise<CommandResult>,
-    command?: string,
-  ): Promise<"done" | "failed" | "quit"> {
+  /** Does something with the target, one thing after the other, and shows what comes of it. */
+  #act(work: Work, command?: string): Promise<Done> {
+    const turn = this.#turn.then(() => this.#perform(work, command));
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  async #perform(work: Work, command: string | undefined): Promise<Done> {
     const controller = new AbortController();
     const signal = AbortSignal.any([controller.signal, this.#end.signal]);
     this.#command = controller;
@@ -253,9 +260,9 @@ class Console {
     this.#input?.show();
   }
 
-  /** What is not the target's goes to stderr when there is somebody who keeps the output. */
+  /** What is neither a result nor the target's: to stderr where a program reads the output. */
   #warn(text: string): void {
-    if (this.#input) this.#line(text);
+    if (this.#input && !this.#options.json) this.#line(text);
     else console.error(`syndbg: ${text}`);
   }
 }

@@ -1,5 +1,5 @@
 import { KdError } from "../../hyperv/kd/link.ts";
-import type { WaitOptions } from "../../hyperv/kd/session.ts";
+import type { WaitOptions } from "../../hyperv/kd/waiters.ts";
 import { hex, json } from "./format.ts";
 import { CommandError, type CommandResult, type DebugShell } from "./shell.ts";
 
@@ -190,8 +190,7 @@ async function command(
   }
 }
 
-/** `q`: lets the target go on, without breakpoints, and ends. */
-export async function quit(shell: DebugShell): Promise<CommandResult> {
-  if (shell.session.stop) await shell.session.resume();
-  return { text: "", value: {}, quit: true };
+/** `q`: the console lets the target go on, and ends. */
+export function quit(): Promise<CommandResult> {
+  return Promise.resolve({ text: "", value: {}, quit: true });
 }

@@ -6,10 +6,11 @@ import {
 import { KdDebugger } from "../../hyperv/kd/debugger.ts";
 import { evaluate, type ExpressionScope } from "../../hyperv/kd/expression.ts";
 import { KdError } from "../../hyperv/kd/link.ts";
-import type { KdSession, WaitOptions } from "../../hyperv/kd/session.ts";
+import type { KdSession } from "../../hyperv/kd/session.ts";
 import type { StateChange } from "../../hyperv/kd/state_change.ts";
 import { NtStatus } from "../../hyperv/kd/status.ts";
 import { readSymbols, SymbolTable } from "../../hyperv/kd/symbols.ts";
+import type { WaitOptions } from "../../hyperv/kd/waiters.ts";
 import {
   type Disassembler,
   type Instruction,
@@ -38,6 +39,8 @@ export interface Module {
 const SPECIAL = 2n;
 /** Longest instruction. */
 const MAX_INSTRUCTION = 15;
+/** Milliseconds that a target has to take that it may go on. */
+const LEAVE_TIME = 1000;
 /** A target that loads more is not believed, nor are longer names. */
 const MAX_MODULES = 1000;
 const MAX_NAME = 260;
@@ -322,8 +325,14 @@ export class DebugShell {
     }
   }
 
-  /** Lets the target go on if it is stopped; a target that is gone is let go. */
+  /** Lets the target go on without breakpoints; a target that is gone is let go. */
   async leave(): Promise<void> {
-    if (this.session.stop) await this.session.resume().catch(() => {});
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, LEAVE_TIME);
+    this.debugger.detach({ timeout: LEAVE_TIME }).catch(() => {}).finally(
+      resolve,
+    );
+    await promise;
+    clearTimeout(timer);
   }
 }

@@ -1,9 +1,11 @@
 import type { KdRegisters } from "./context.ts";
 import { stepKind } from "./instructions.ts";
 import { KdError } from "./link.ts";
-import type { KdSession, ResumeOptions, WaitOptions } from "./session.ts";
+import type { KdSession } from "./session.ts";
+import type { ResumeOptions } from "./session_options.ts";
 import type { StateChange } from "./state_change.ts";
 import { NtStatus } from "./status.ts";
+import type { WaitOptions } from "./waiters.ts";
 
 /** A breakpoint of the debugger's. */
 export interface KdBreakpoint {
@@ -142,6 +144,16 @@ export class KdDebugger {
       const over = await this.#stepOnce(options);
       if (!isStep(over)) return over;
     }
+  }
+
+  /** Takes all breakpoints out of the target and lets it go on alone. @throws {KdError} If it cannot be stopped for that. */
+  async detach(options: WaitOptions = {}): Promise<void> {
+    if (this.session.stop === undefined) {
+      if (this.#handles.length === 0) return;
+      await this.breakIn(options);
+    }
+    await this.#skipInt3();
+    await this.session.resume();
   }
 
   /** Reads a pointer. @throws {KdError} If memory is not there. */

@@ -2,7 +2,7 @@ import type { DebugTransport } from "../debug_transport.ts";
 import { isListening } from "../transports/listening.ts";
 import type { KdnetCounters } from "./counters.ts";
 import { contextRegisters, KdMachine, type KdRegisters } from "./context.ts";
-import { KdnetHost, type KdnetHostEvent } from "./kdnet_host.ts";
+import { KdnetHost } from "./kdnet_host.ts";
 import { KdError, KdLink, type KdTiming } from "./link.ts";
 import {
   encodeRequest,
@@ -15,60 +15,27 @@ import {
   type RequestFields,
 } from "./manipulate.ts";
 import { type KdPacket, KdPacketType } from "./packet.ts";
+import type {
+  KdSessionEvents,
+  KdSessionOptions,
+  ResumeOptions,
+} from "./session_options.ts";
 import { parseStateChange, type StateChange } from "./state_change.ts";
 import { NtStatus } from "./status.ts";
 import {
   type DebugIo,
   encodeFileAnswer,
   encodePromptAnswer,
-  type FileIo,
   KdDebugIo,
   parseDebugIo,
   parseFileIo,
 } from "./target_io.ts";
+import { Waiters, type WaitOptions } from "./waiters.ts";
 
 /** Most bytes of a memory call: what a reply over KDNET holds. */
 const MAX_TRANSFER = 1096;
 /** Most answers under way. */
 const MAX_ANSWERS = 4;
-
-/** What a session tells its user; all are optional. None may throw. */
-export interface KdSessionEvents {
-  /** The target took the session; `again` if there was one before, so it was restarted. */
-  onConnected?: (again: boolean) => void;
-  /** The target printed. */
-  onPrint?: (text: string) => void;
-  /** The target wants a line; without this it gets an empty one. */
-  onPrompt?: (prompt: DebugIo) => string | Promise<string>;
-  /** An image was loaded or unloaded; the target goes on. */
-  onImage?: (image: NonNullable<StateChange["image"]>) => void;
-  /** The target wants a file; it is told that there is none. */
-  onFile?: (request: FileIo) => void;
-  /** The target stopped. */
-  onStop?: (stop: StateChange) => void;
-  /** A poke came. */
-  onPoke?: (event: Exclude<KdnetHostEvent, { kind: "data" }>) => void;
-}
-
-/** How a {@linkcode KdSession} is made. */
-export interface KdSessionOptions {
-  /** The wire to the target. */
-  transport: DebugTransport;
-  /** Key text, such as `1.2.3.4`. */
-  key: string;
-  /** Who is told what happens. */
-  events?: KdSessionEvents;
-  /** Milliseconds until something is sent again (500), and how often (12). */
-  timing?: KdTiming;
-}
-
-/** A limit for waiting. */
-export interface WaitOptions {
-  /** Milliseconds; no limit by default. */
-  timeout?: number;
-  /** Ends the waiting. */
-  signal?: AbortSignal;
-}
 
 /** A reply: its fields and the data that follow them. */
 export interface KdReply<N extends ManipulateName> {
@@ -78,31 +45,12 @@ export interface KdReply<N extends ManipulateName> {
   data: Uint8Array;
 }
 
-/** How {@linkcode KdSession.resume} lets the target go on. */
-export interface ResumeOptions {
-  /** Stop after one instruction. */
-  step?: boolean;
-  /** The exception was not handled: the target does what it does without a debugger. */
-  unhandled?: boolean;
-  /** DR7; by default as it was. */
-  dr7?: bigint;
-}
-
 /** Fields that tell the reply of one request from that of another. */
 const IDENTIFYING = ["address", "port", "msr"] as const;
 
 /**
  * A debugger's session with a KDNET target: waits for it, breaks in, asks, lets it go on. It survives lost
  * packets and the target's restart.
- *
- * @example Reading memory of the first target that comes
- * ```ts ignore
- * const session = await KdSession.open({ transport, key: "1.2.3.4" });
- * await session.breakIn({ timeout: 10_000 });
- * console.log(await session.readVirtual(0x1000n, 16));
- * await session.resume();
- * session.close();
- * ```
  */
 export class KdSession {
   readonly #transport: DebugTransport;
@@ -116,7 +64,7 @@ export class KdSession {
   #wasConnected = false;
   #answering = 0;
   #closed = false;
-  readonly #waiting = new Set<() => void>();
+  readonly #waiters = new Waiters();
 
   private constructor(options: KdSessionOptions, host: KdnetHost) {
     this.#transport = options.transport;
@@ -166,17 +114,17 @@ export class KdSession {
     this.#closed = true;
     this.#transport.onActivity = undefined;
     this.#link.close();
-    this.#wake();
+    this.#waiters.close();
   }
 
   /** Waits until the target has taken the session. @throws {KdError} When the time is over or at the signal. */
   async waitForConnection(options: WaitOptions = {}): Promise<void> {
-    await this.#until(() => this.connected, options);
+    await this.#waiters.until(() => this.connected, options);
   }
 
   /** Waits until the target stops. @throws {KdError} When the time is over or at the signal. */
   async waitForStop(options: WaitOptions = {}): Promise<StateChange> {
-    await this.#until(() => this.#stop !== undefined, options);
+    await this.#waiters.until(() => this.#stop !== undefined, options);
     return this.#stop!;
   }
 
@@ -193,13 +141,13 @@ export class KdSession {
     }, this.#timing.interval);
     // A target that comes meanwhile is not kept waiting.
     const come = (): void => knock(false);
-    this.#waiting.add(come);
+    this.#waiters.add(come);
     come();
     try {
       return await this.waitForStop(options);
     } finally {
       clearInterval(timer);
-      this.#waiting.delete(come);
+      this.#waiters.delete(come);
     }
   }
 
@@ -474,7 +422,7 @@ export class KdSession {
       ) this.#transport.confirm();
       if (event.kind !== "data") {
         this.#events.onPoke?.(event);
-        this.#wake();
+        this.#waiters.wake();
         continue;
       }
       if (event.fresh) this.#begin();
@@ -489,7 +437,7 @@ export class KdSession {
     this.#version = undefined;
     this.#events.onConnected?.(this.#wasConnected);
     this.#wasConnected = true;
-    this.#wake();
+    this.#waiters.wake();
   }
 
   #packet({ type, payload }: KdPacket): void {
@@ -536,7 +484,7 @@ export class KdSession {
     const known = this.#stop !== undefined;
     this.#stop = change;
     if (!known) this.#events.onStop?.(change);
-    this.#wake();
+    this.#waiters.wake();
   }
 
   /**
@@ -547,38 +495,5 @@ export class KdSession {
     if (this.#answering === MAX_ANSWERS) return;
     this.#answering++;
     work().catch(() => {}).finally(() => this.#answering--);
-  }
-
-  #wake(): void {
-    for (const waiting of [...this.#waiting]) waiting();
-  }
-
-  /** Waits until something holds. */
-  async #until(
-    holds: () => boolean,
-    { timeout, signal }: WaitOptions,
-  ): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const fail = (why: string): void =>
-      reject(new KdError(`Cannot wait for the target: ${why}`));
-    const look = (): void => {
-      if (holds()) resolve();
-      else if (this.#closed) fail("the session is closed");
-    };
-    const aborted = (): void => fail("interrupted");
-    const timer = timeout === undefined
-      ? undefined
-      : setTimeout(() => fail("the time is over"), timeout);
-    this.#waiting.add(look);
-    signal?.addEventListener("abort", aborted);
-    if (signal?.aborted) aborted();
-    look();
-    try {
-      await promise;
-    } finally {
-      clearTimeout(timer);
-      this.#waiting.delete(look);
-      signal?.removeEventListener("abort", aborted);
-    }
   }
 }

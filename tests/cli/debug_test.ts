@@ -99,12 +99,17 @@ async function withMap(work: (path: string) => Promise<void>): Promise<void> {
 
 Deno.test("debug -c runs commands and lets the target go on", async () => {
   await withMap(async (path) => {
+    let target: FakeTarget | undefined;
     const { code, stdout, stderr } = await withConsole([
       "--symbols",
       path,
       "-c",
       "bp g; g; k 2; bc *; ? f",
-    ]);
+    ], (console) => {
+      target = console.target;
+      return Promise.resolve();
+    });
+    assertEquals(target?.stopped, false);
     assertStringIncludes(stdout, "Breakpoint 0 hit\ng:\n");
     assertStringIncludes(stdout, "f+0x9");
     assert(

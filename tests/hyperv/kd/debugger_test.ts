@@ -1,4 +1,5 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
+import { KdError } from "../../../hyperv/kd/link.ts";
 import { KdDebugger } from "../../../hyperv/kd/debugger.ts";
 import { endsWithCall, stepKind } from "../../../hyperv/kd/instructions.ts";
 import { KdSession } from "../../../hyperv/kd/session.ts";
@@ -97,6 +98,28 @@ Deno.test("breakpoints of a debugger that is gone are taken out at the first sto
     await debug.breakIn(WAIT);
     await debug.go({ ...WAIT, until: LOOP + 5n });
     assertEquals(target.executed.get("RestoreBreakPoint")! >= 64, true);
+  });
+});
+
+Deno.test("a debugger that leaves takes its breakpoints along", async () => {
+  await withDebugger(async (debug, target) => {
+    debug.addBreakpoint(BASE);
+    const given = new AbortController();
+    const going = debug.go({ ...WAIT, signal: given.signal });
+    while (target.stopped) await new Promise((wake) => setTimeout(wake, 1));
+    given.abort();
+    await assertRejects(() => going, KdError, "interrupted");
+    assertEquals(target.cpu.memory[0], 0xcc);
+    await debug.detach(WAIT);
+    assertEquals(target.cpu.memory[0], 0x55);
+    assertEquals(target.stopped, false);
+    // Stopped at an INT3 of the program, it leaves that behind too.
+    target.cpu.memory[Number(LOOP - BASE) + 5] = 0xcc;
+    await debug.session.waitForStop(WAIT);
+    target.cpu.memory[Number(LOOP - BASE) + 6] = 0xf4;
+    await debug.detach(WAIT);
+    const stop = await debug.session.waitForStop(WAIT);
+    assertEquals(stop.programCounter, LOOP + 6n);
   });
 });
 

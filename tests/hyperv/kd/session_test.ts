@@ -9,7 +9,8 @@ import {
   encodeStateChange,
   KdStateChange,
 } from "../../../hyperv/kd/state_change.ts";
-import { KdSession, type KdSessionEvents } from "../../../hyperv/kd/session.ts";
+import { KdSession } from "../../../hyperv/kd/session.ts";
+import type { KdSessionEvents } from "../../../hyperv/kd/session_options.ts";
 import { NtStatus } from "../../../hyperv/kd/status.ts";
 import { memoryPair } from "../../../hyperv/transports/memory_pair.ts";
 import { FakeTarget, type FakeTargetOptions } from "./_fake_target.ts";
