@@ -57,6 +57,7 @@ class Console {
   #interrupted = false;
   #turn: Promise<unknown> = Promise.resolve();
   readonly #end = new AbortController();
+  #leaves = false;
   /** The target's last print has not ended its line. */
   #midLine = false;
   #code: number = ExitCode.Success;
@@ -93,7 +94,7 @@ class Console {
         },
         onStop: () => {
           // Nobody waited for it.
-          if (this.#command === undefined) {
+          if (this.#command === undefined && !this.#leaves) {
             this.#act((shell, wait) => shell.breakIn(wait));
           }
         },
@@ -112,6 +113,7 @@ class Console {
       }
       if (commands !== undefined) await this.#script(commands);
       else await this.#interact();
+      this.#leaves = true;
       if (!gone?.aborted) await this.#shell.leave();
     } catch (error) {
       if (error instanceof CommandError) throw new UsageError(error.message);
