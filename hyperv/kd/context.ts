@@ -195,24 +195,45 @@ export class KdRegisters {
   }
 }
 
-/** CONTEXT of a machine, of the bytes that GetContext brought. @throws {RangeError} If they are too few. */
+function registersOf(
+  machine: number,
+  bytes: Uint8Array,
+  layouts: Readonly<Record<KdMachine, Layout>>,
+): KdRegisters {
+  if (machine !== KdMachine.X86 && machine !== KdMachine.Amd64) {
+    throw new RangeError(
+      `Cannot read registers: machine 0x${machine.toString(16)}`,
+    );
+  }
+  return new KdRegisters(layouts[machine], bytes);
+}
+
+/**
+ * CONTEXT of a machine, of the bytes that GetContext brought.
+ *
+ * @throws {RangeError} If they are too few, or the machine is not x86.
+ */
 export function contextRegisters(
   machine: number,
   bytes: Uint8Array,
 ): KdRegisters {
-  return new KdRegisters(
-    machine === KdMachine.X86 ? X86_CONTEXT_LAYOUT : AMD64_CONTEXT_LAYOUT,
-    bytes,
-  );
+  return registersOf(machine, bytes, {
+    [KdMachine.X86]: X86_CONTEXT_LAYOUT,
+    [KdMachine.Amd64]: AMD64_CONTEXT_LAYOUT,
+  });
 }
 
-/** KSPECIAL_REGISTERS of a machine. @throws {RangeError} If the bytes are too few. */
+/**
+ * KSPECIAL_REGISTERS of a machine.
+ *
+ * @throws {RangeError} If the bytes are too few, or the machine is not x86.
+ */
 export function specialRegisters(
   machine: number,
   bytes: Uint8Array,
 ): KdRegisters {
-  return new KdRegisters(
-    machine === KdMachine.X86 ? X86_SPECIAL_LAYOUT : AMD64_SPECIAL_LAYOUT,
-    bytes,
-  );
+  return registersOf(machine, bytes, {
+    [KdMachine.X86]: X86_SPECIAL_LAYOUT,
+    [KdMachine.Amd64]: AMD64_SPECIAL_LAYOUT,
+  });
 }

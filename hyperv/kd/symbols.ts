@@ -93,6 +93,8 @@ export class SymbolTable {
   }
 }
 
+/** Longest name; the rest of a longer one is left out. */
+const MAX_NAME = 1024;
 const SHT_SYMTAB = 2;
 const STT_FUNC = 2;
 const SHN_UNDEF = 0;
@@ -154,7 +156,12 @@ export function readElfSymbols(file: Uint8Array): KdSymbol[] {
       if (type > STT_FUNC || where === SHN_UNDEF || where === SHN_ABS) continue;
       if (name === 0 || name >= namesSize) continue;
       symbols.push({
-        name: textAt(file.subarray(names + name, names + namesSize)),
+        name: textAt(
+          file.subarray(
+            names + name,
+            names + Math.min(name + MAX_NAME, namesSize),
+          ),
+        ),
         address: word(entry + (wide ? 8 : 4)),
         size: word(entry + (wide ? 16 : 8)),
       });

@@ -198,6 +198,11 @@ Deno.test("contexts have Windows' lengths, and registers are set by name", () =>
       "Cannot read registers: 100 bytes",
     );
   }
+  assertThrows(
+    () => contextRegisters(0xaa64, new Uint8Array(2000)),
+    RangeError,
+    "Cannot read registers: machine 0xaa64",
+  );
   assertEquals(layoutSize(AMD64_SPECIAL_LAYOUT), AMD64_SPECIAL_LENGTH);
   assertEquals(layoutSize(X86_SPECIAL_LAYOUT) <= X86_SPECIAL_LENGTH, true);
   const special = specialRegisters(KdMachine.Amd64, new Uint8Array(0xe0));
