@@ -32,9 +32,17 @@ export interface ConsoleOptions {
 const PATIENCE = 10_000;
 const PROMPT = "kd> ";
 
-/** Why no target has connected, as far as the wire tells. */
-export function diagnosis(counters: Readonly<KdnetCounters>): string {
+/**
+ * Why no target has connected, as far as the wire tells.
+ *
+ * @param held Whether a target lives in a session that is not ours.
+ */
+export function diagnosis(
+  counters: Readonly<KdnetCounters>,
+  held: boolean,
+): string {
   const { received, malformed, wrongKey } = counters;
+  if (held) return "a target is there, and in a session with another debugger";
   if (received === 0) return "no datagram has come: port, address, firewall?";
   if (wrongKey > 0) return `${wrongKey} datagrams came that another key made`;
   if (malformed > 0) return `${malformed} datagrams came that are not KDNET`;
@@ -69,6 +77,7 @@ class Console {
   async run(): Promise<number> {
     const { transport, key, gone, commands } = this.#options;
     let connects = 0;
+    let held = false;
     const session = await KdSession.open({
       transport,
       key,
@@ -79,6 +88,9 @@ class Console {
           this.#event(again ? "restarted" : "connected", {}, [
             again ? "The target was restarted" : "A target is connected",
           ]);
+        },
+        onPoke: (event) => {
+          held = event.kind === "keep-alive" && !event.ours;
         },
         onPrint: (text) => this.#print(text),
         onPrompt: async (prompt) => {
@@ -102,7 +114,7 @@ class Console {
     });
     this.#shell = new DebugShell(session);
     const patience = setTimeout(() => {
-      if (connects === 0) this.#warn(diagnosis(session.counters));
+      if (connects === 0) this.#warn(diagnosis(session.counters, held));
     }, PATIENCE);
     const end = (): void => this.#end.abort();
     gone?.addEventListener("abort", end);

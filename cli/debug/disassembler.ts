@@ -24,6 +24,9 @@ export interface Disassembler {
  */
 const LIBRARY: string = "npm:iced-x86@1.21.0";
 
+/** Milliseconds that fetching it may take. */
+const LOAD_TIME = 10_000;
+
 /** As much of iced-x86 as is used. */
 interface Iced {
   Decoder: new (bits: number, code: Uint8Array, options: number) => {
@@ -53,14 +56,20 @@ interface IcedFormatter {
 /** OpKind NearBranch16 to NearBranch64. */
 const NEAR_BRANCHES = [1, 2, 3];
 
+/** The library, if it can be had, and soon: a network may answer nothing at all. */
+async function loadLibrary(): Promise<Iced | undefined> {
+  const { promise, resolve } = Promise.withResolvers<Iced | undefined>();
+  const timer = setTimeout(() => resolve(undefined), LOAD_TIME);
+  import(LIBRARY).then(resolve, () => resolve(undefined));
+  const library = await promise;
+  clearTimeout(timer);
+  return library;
+}
+
 /** Loads the disassembler; undefined if it cannot be had. */
 export async function loadDisassembler(): Promise<Disassembler | undefined> {
-  let iced: Iced;
-  try {
-    iced = await import(LIBRARY) as Iced;
-  } catch {
-    return undefined;
-  }
+  const iced = await loadLibrary();
+  if (iced === undefined) return undefined;
   const formatter = new iced.Formatter(iced.FormatterSyntax.Masm);
   formatter.uppercaseHex = false;
   return {
