@@ -39,6 +39,8 @@ export interface KdMessage {
 }
 
 type Names = Readonly<Record<string, number>>;
+/** A message of which the packet's id is not known yet. */
+type Body = Omit<KdMessage, "id">;
 
 function nameOf(names: Names, value: number): string | undefined {
   return Object.entries(names).find(([, number]) => number === value)?.[0];
@@ -48,7 +50,7 @@ function unknown(what: string, value: number): string {
   return `${what} 0x${value.toString(16)}`;
 }
 
-function stateChange(payload: Uint8Array): Omit<KdMessage, "id"> | undefined {
+function stateChange(payload: Uint8Array): Body | undefined {
   const change = parseStateChange(payload);
   if (change === undefined) return undefined;
   const { exception, image, command, report, ...header } = change;
@@ -80,7 +82,7 @@ function stateChange(payload: Uint8Array): Omit<KdMessage, "id"> | undefined {
 function manipulate(
   payload: Uint8Array,
   fromTarget: boolean,
-): Omit<KdMessage, "id"> | undefined {
+): Body | undefined {
   const call = parseManipulate(payload);
   if (call === undefined) return undefined;
   const { name, header, processor, status, data } = call;
@@ -105,7 +107,7 @@ function manipulate(
 function fileIo(
   payload: Uint8Array,
   fromTarget: boolean,
-): Omit<KdMessage, "id"> | undefined {
+): Body | undefined {
   const file = parseFileIo(payload);
   if (file === undefined) return undefined;
   const call = nameOf(KdFileIo, file.api);
@@ -127,7 +129,7 @@ function simple(
   layout: Layout,
   names: Names,
   type: string,
-): Omit<KdMessage, "id"> | undefined {
+): Body | undefined {
   const fields = readFields(layout, payload);
   if (fields === undefined) return undefined;
   const { api, ...numbers } = fields;
@@ -138,7 +140,7 @@ function simple(
 function debugIo(
   payload: Uint8Array,
   fromTarget: boolean,
-): Omit<KdMessage, "id"> | undefined {
+): Body | undefined {
   const io = parseDebugIo(payload);
   if (io === undefined) return undefined;
   const { api, processor, maximum } = io;
@@ -156,7 +158,7 @@ function describePacket(packet: KdPacket, fromTarget: boolean): KdMessage {
   const { type, id, payload } = packet;
   const typeName = nameOf(KdPacketType, type) ?? unknown("Packet", type);
   if (packet.control) return { name: typeName, id, fields: {} };
-  const parse = (): Omit<KdMessage, "id"> | undefined => {
+  const parse = (): Body | undefined => {
     switch (type) {
       case KdPacketType.StateChange64:
         return stateChange(payload);

@@ -57,10 +57,6 @@ const SLICE = 100;
 export class FakeTarget {
   readonly cpu: FakeCpu;
   readonly msrs = new Map<number, bigint>([[0x1b, 0xfee0_0900n]]);
-  /** What the debugger asked for last without wanting an answer. */
-  lastCommand: ManipulateName | undefined;
-  /** Answers to prompts. */
-  readonly answers: string[] = [];
   /** Requests that were executed, by name. */
   readonly executed = new Map<string, number>();
   stopped = false;
@@ -434,11 +430,9 @@ export class FakeTarget {
         this.#resume();
         return undefined;
       case "Reboot":
-        this.lastCommand = name;
         void this.restart();
         return undefined;
       case "CauseBugCheck":
-        this.lastCommand = name;
         this.stopped = false;
         void this.print("*** Fatal System Error: 0x000000e2\n").then(() =>
           this.stop(NtStatus.Breakpoint)
