@@ -71,6 +71,7 @@ export {
   type GuestMachineOptions,
 } from "./hyperv/guest_machine.ts";
 export { hypervisorLeaves, type LeafOptions } from "./hyperv/leaves.ts";
+export * from "./hyperv/kd/mod.ts";
 export {
   type CrashReport,
   Partition,
@@ -86,10 +87,18 @@ export {
   traceJson,
   type TraceSink,
 } from "./hyperv/trace.ts";
+export type {
+  ListeningTransport,
+  Sender,
+} from "./hyperv/transports/listening.ts";
 export {
   memoryPair,
   MemoryTransport,
 } from "./hyperv/transports/memory_pair.ts";
+export {
+  type CapturedDatagram,
+  readCapture,
+} from "./hyperv/transports/capture.ts";
 export { NullTransport } from "./hyperv/transports/null.ts";
 export { type CaptureAddresses, PcapWriter } from "./hyperv/transports/pcap.ts";
 export { DatagramQueue, type QueueLimits } from "./hyperv/transports/queue.ts";
@@ -103,4 +112,10 @@ export {
   type UdpCounters,
   UdpTransport,
 } from "./hyperv/transports/udp.ts";
+export { Relay } from "./hyperv/transports/relay.ts";
+export {
+  type BoundSocket,
+  ListeningUdpTransport,
+  listenUdp,
+} from "./hyperv/transports/udp_listen_node.ts";
 export { connectUdp } from "./hyperv/transports/udp_node.ts";

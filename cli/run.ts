@@ -6,9 +6,11 @@ import {
   type GuestMachine,
   type GuestMachineOptions,
 } from "../hyperv/guest_machine.ts";
+import { readElfSymbols } from "../hyperv/kd/symbols.ts";
 import { formatTrace, traceJson, type TraceSink } from "../hyperv/trace.ts";
 import { BACKEND_OPTIONS, openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
+import { type ConsoleOptions, runConsole } from "./debug/console.ts";
 import { openDebug } from "./debug_options.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
 import { helpText } from "./help.ts";
@@ -39,9 +41,11 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       "entry",
       "entry-mode",
       "append",
+      "command",
     ],
     collect: ["debug", "module"],
     optional: { trace: "text" },
+    alias: { c: "command" },
   });
   if (options.flag("help")) {
     console.log(helpText("run"));
@@ -55,6 +59,10 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   const limit = timeout === undefined
     ? Infinity
     : parseDuration("timeout", timeout);
+  const commands = options.value("command");
+  if (commands !== undefined && !options.values("debug").some(isKd)) {
+    throw new UsageError("Cannot use --command: there is no --debug kd");
+  }
   const output = new ConsoleOutput(Deno.stdout);
   const image = path === undefined ? demoGuest() : readImage(path);
   const { backend, note } = openBackend(
@@ -80,6 +88,15 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     try {
       load(guest, image);
       if (note !== undefined) console.error(`syndbg: ${note}`);
+      if (wire.console) {
+        return await runWithConsole(guest.machine, limit, {
+          ...wire.console,
+          json: false,
+          symbols: path !== undefined && hasSymbols(image) ? [path] : [],
+          breakIn: false,
+          ...(commands !== undefined && { commands }),
+        });
+      }
       forwardInput(guest.machine);
       const outcome = await withInterrupt((signal) =>
         guest.machine.run({ timeout: limit, signal })
@@ -92,6 +109,36 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   } finally {
     await wire.close();
   }
+}
+
+function isKd(option: string): boolean {
+  return option === "kd" || option.startsWith("kd:");
+}
+
+function hasSymbols(image: Uint8Array): boolean {
+  try {
+    return readElfSymbols(image).length > 0;
+  } catch (error) {
+    if (error instanceof SyntaxError) return false;
+    throw error;
+  }
+}
+
+/** Runs the guest with a debugger's console beside it, until either ends. */
+async function runWithConsole(
+  machine: Machine,
+  timeout: number,
+  options: ConsoleOptions,
+): Promise<number> {
+  const left = new AbortController();
+  const gone = new AbortController();
+  const running = machine.run({ timeout, signal: left.signal });
+  running.finally(() => gone.abort());
+  const code = await runConsole({ ...options, gone: gone.signal });
+  const ended = gone.signal.aborted;
+  left.abort();
+  const outcome = await running;
+  return ended ? reportOutcome(machine, outcome) : code;
 }
 
 function machineSettings(

@@ -30,6 +30,8 @@ export interface OptionNames {
   collect?: readonly string[];
   /** With or without a value; what a missing value means. */
   optional?: Readonly<Record<string, string>>;
+  /** Letters that stand for options. */
+  alias?: Readonly<Record<string, string>>;
 }
 
 /** What {@linkcode parseOptions} found. */
@@ -72,7 +74,7 @@ export function parseOptions(
       boolean,
       string: [...string, "_"],
       collect,
-      alias: { h: "help" },
+      alias: { h: "help", ...names.alias },
       unknown: (arg, key) => {
         if (key === undefined) return true;
         throw new UsageError(
@@ -184,4 +186,15 @@ export function parseEndpoint(option: string, text: string): Endpoint {
     );
   }
   return { host, port };
+}
+
+/**
+ * `PORT` or `HOST:PORT` to listen at, with 127.0.0.1 for what is missing; port 0 is a free one.
+ *
+ * @throws {UsageError} If it is no endpoint.
+ */
+export function parseListen(option: string, text: string): Endpoint {
+  const whole = /^\d+$/.test(text) ? `:${text}` : text;
+  if (!/:0+$/.test(whole)) return parseEndpoint(option, whole);
+  return { ...parseEndpoint(option, whole.replace(/:0+$/, "")), port: 0 };
 }

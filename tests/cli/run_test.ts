@@ -147,6 +147,22 @@ Deno.test("run --debug pcap writes a capture", async () => {
   }
 });
 
+Deno.test("run --debug kd ends when the guest does, and when the console does", async () => {
+  await withImage(EXIT_3, async (path) => {
+    const { code } = await runCli("run", path, "--debug", "kd", "-c", "r");
+    assertEquals(code, 7);
+  });
+  await withImage(SPIN, async (path) => {
+    const ended = await runCli("run", path, "--debug", "kd:1.2.3.5");
+    assertEquals(ended.code, 0);
+    const args = ["-c", "r", "--timeout", "200ms"];
+    assertEquals(
+      (await runCli("run", path, "--debug", "kd", ...args)).code,
+      124,
+    );
+  });
+});
+
 Deno.test("run survives a debugger's port where nobody listens", async () => {
   await withImage(SEND_HELLO, async (path) => {
     const { code, stderr } = await runInterpreted(path, "--debug", "udp::9");
@@ -173,6 +189,9 @@ Deno.test("run answers bad usage and bad images with one line and 2", async () =
       ["run", "--debug", "tcp:1"],
       ["run", "--debug", "udp:1", "--debug", "udp:2"],
       ["run", "--debug", "pcap:/nonexistent/x"],
+      ["run", "--debug", "kd:1.2.3"],
+      ["run", "--debug", "kd", "--debug", "udp:1"],
+      ["run", "-c", "r"],
       ["run", "--trace=xml"],
       ["run", "--timeout", "soon"],
       ["run", "--entry", "x"],
