@@ -13,7 +13,7 @@ import { commit, readAddress, writeAddress } from "./access.ts";
 import { linearOf, segmentFault, segmentOf } from "./address.ts";
 import type { Blocks } from "./blocks.ts";
 import type { Cpu } from "./cpu.ts";
-import { FAULT } from "./fault.ts";
+import { FAULT, gp0 } from "./fault.ts";
 import { carry, condition } from "./flags.ts";
 import {
   flagsOfAdc32,
@@ -77,6 +77,7 @@ function operandAddress(
   if ((cpu.i32[MODE]! & Mode.Long) !== 0 && !canonical(high)) {
     segmentFault(cpu, segmentOf(cpu, pc));
   }
+  if ((meta & Meta.Aligned) !== 0 && (low & 15) !== 0) gp0(cpu);
   return (meta & Meta.Write) !== 0
     ? writeAddress(cpu, low, high, size, (meta & Meta.Modify) !== 0)
     : readAddress(cpu, low, high, size);
@@ -964,6 +965,8 @@ export function execute(
                 continue outer;
 
               default:
+                // Registers are aligned, so are copies.
+                if (meta < 0 && ((a | b) & 15) !== 0) gp0(cpu);
                 if ((meta & Meta.Ends) !== 0) {
                   setRip(
                     i,

@@ -285,6 +285,8 @@ export const Meta = {
   Repne: 1 << 29,
   /** The written operand is read as well. */
   Modify: 1 << 30,
+  /** The memory operand must be aligned to 16 bytes; the sign, so that looking is cheap. */
+  Aligned: 1 << 31,
 } as const;
 
 /** Bits of {@linkcode R_MEM}. */
@@ -370,6 +372,10 @@ export const Mode = {
   Single: 128,
   /** EFER.LMA. */
   LongActive: 256,
+  /** Instructions on MMX registers run: neither CR0.EM nor CR0.TS is set. */
+  Mmx: 512,
+  /** Those on XMM registers run: CR4.OSFXSR is set as well. */
+  Sse: 1024,
 } as const;
 
 /** How to compute arithmetic flags from operands and result. */

@@ -2,6 +2,7 @@ import type { Cpu } from "./cpu.ts";
 import {
   Attr,
   CR0,
+  CR4,
   EFER,
   EFLAGS,
   Flag,
@@ -59,6 +60,10 @@ export function updateMode(cpu: Cpu): void {
   if ((i[CR0]! & Cr.PE) !== 0) {
     mode |= Mode.Protected;
     if ((flags & Flag.VM) !== 0) mode |= Mode.V86;
+  }
+  if ((i[CR0]! & (Cr.EM | Cr.TS)) === 0) {
+    mode |= Mode.Mmx;
+    if ((i[CR4]! & Cr.OSFXSR) !== 0) mode |= Mode.Sse;
   }
   if (
     (flags & Flag.TF) !== 0 || i[SHADOW] !== 0 || cpu.hostStep ||

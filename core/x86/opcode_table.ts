@@ -1,4 +1,5 @@
 import { undefinedOpcode } from "./fault.ts";
+import { Mode } from "./layout.ts";
 import type { Action, Handler, OpDef } from "./opcode.ts";
 
 /** Opcode maps. */
@@ -33,6 +34,12 @@ export type OperandKind =
   | "D"
   | "O"
   | "X"
+  | "V"
+  | "W"
+  | "U"
+  | "P"
+  | "Q"
+  | "N"
   | "cc"
   | "fixed"
   | "1";
@@ -46,6 +53,8 @@ export interface Operand {
   readonly write: boolean;
   /** Of immediates: sign-extended from `size` bytes. `fixed`: byte address of the register. */
   readonly detail: number;
+  /** Where it is in memory: aligned to 16 bytes. */
+  readonly aligned?: boolean;
 }
 
 /** A parsed line of the opcode tables. */
@@ -70,6 +79,8 @@ export interface Form {
   readonly protectedOnly: boolean;
   readonly d64: boolean;
   readonly f64: boolean;
+  /** {@linkcode Mode.Mmx} or Sse if the instruction needs it, else 0. */
+  readonly needs: number;
 }
 
 const SIZES: Record<string, number> = {
@@ -81,6 +92,8 @@ const SIZES: Record<string, number> = {
   z: 0,
   y: -1,
   dq: 16,
+  x: 16,
+  u: 16,
   "": -2,
   a: -2,
   p: -2,
@@ -111,16 +124,16 @@ function parseOperand(text: string): Operand {
   if (name === "Iz") return { kind: "I", size: -4, read, write, detail: 1 };
   const kind = name[0] as OperandKind;
   const size = SIZES[name.slice(1)];
-  if (size === undefined || !"EMRFGZBIAJSCDOX".includes(kind)) {
+  if (size === undefined || !"EMRFGZBIAJSCDOXVWUPQN".includes(kind)) {
     throw new SyntaxError(`Cannot parse operand: ${text}`);
   }
   if (kind === "J") {
     return { kind, size: name === "Jb" ? 1 : -4, read, write, detail: 1 };
   }
-  return { kind, size, read, write, detail: 0 };
+  return { kind, size, read, write, detail: 0, aligned: name[1] === "x" };
 }
 
-const MODRM_KINDS = "EMRFGSCDX";
+const MODRM_KINDS = "EMRFGSCDXVWUPQN";
 
 function mapOf(bytes: string[], vex: boolean): number {
   if (bytes[0] !== "0F") {
@@ -233,7 +246,7 @@ export class OpcodeTable {
       mod,
       w,
       hasModrm: reg >= 0 || modrm >= 0 || mod !== "" ||
-        operands.some((operand) => MODRM_KINDS.includes(operand.kind)),
+        uses(operands, MODRM_KINDS),
       operands,
       run: typeof run === "object"
         ? [
@@ -249,12 +262,21 @@ export class OpcodeTable {
       protectedOnly: flags.includes(" protected "),
       d64: flags.includes(" d64 "),
       f64: flags.includes(" f64 "),
+      needs: flags.includes(" sse ") || uses(operands, "VWU")
+        ? Mode.Sse
+        : flags.includes(" mmx ") || uses(operands, "PQN")
+        ? Mode.Mmx
+        : 0,
     };
     for (let n = 0; n < registers; n++) {
       const at = map * 256 + opcode + n;
       (this.#forms[at] ??= []).push(form);
     }
   }
+}
+
+function uses(operands: readonly Operand[], kinds: string): boolean {
+  return operands.some((operand) => kinds.includes(operand.kind));
 }
 
 function rank(form: Form): number {

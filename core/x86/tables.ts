@@ -10,10 +10,18 @@ import { mulDivOps } from "./ops_muldiv.ts";
 import { checkedBranch, invalid, nearOps } from "./ops_near.ts";
 import { segmentOps } from "./ops_segment.ts";
 import { shiftOps } from "./ops_shift.ts";
+import { simdCompareOps } from "./ops_simd_compare.ts";
+import { simdConvertOps } from "./ops_simd_convert.ts";
+import { simdFloatOps } from "./ops_simd_float.ts";
+import { simdIntOps } from "./ops_simd_int.ts";
+import { simdMoveOps } from "./ops_simd_move.ts";
+import { simdShiftOps } from "./ops_simd_shift.ts";
+import { simdShuffleOps } from "./ops_simd_shuffle.ts";
 import { stringOps } from "./ops_string.ts";
 import { systemOps } from "./ops_system.ts";
 import { x87Ops } from "./ops_x87.ts";
 import { xsaveOps } from "./ops_xsave.ts";
+import { unavailable } from "./simd.ts";
 
 let table: OpcodeTable | undefined;
 
@@ -32,14 +40,22 @@ export function opcodeTable(): OpcodeTable {
       mulDivOps,
       segmentOps,
       shiftOps,
+      simdCompareOps,
+      simdConvertOps,
+      simdFloatOps,
+      simdIntOps,
+      simdMoveOps,
+      simdShiftOps,
+      simdShuffleOps,
       stringOps,
       systemOps,
       x87Ops,
       xsaveOps,
     ]);
-    // The decoder substitutes these two; no opcode names them.
+    // The decoder substitutes these; no opcode names them.
     table.number(checkedBranch);
     table.number(invalid);
+    table.number(unavailable);
   }
   return table;
 }
