@@ -22,7 +22,6 @@ const BRAND = "syndbg interpreted x86-64 processor".padEnd(48, "\0");
  * volume 3, appendix E), whose flags and SYSCALL it has.
  */
 export function interpreterCpuid(): CpuidEntry[] {
-  // MMX and SSE bits join these when their families are complete.
   const basicEdx = bits(
     0, // FPU
     2, // DE
@@ -38,7 +37,10 @@ export function interpreterCpuid(): CpuidEntry[] {
     16, // PAT
     17, // PSE-36
     19, // CLFSH
+    23, // MMX
     24, // FXSR
+    25, // SSE
+    26, // SSE2
   );
   const vendor = "AuthenticAMD";
   const none = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
@@ -61,6 +63,8 @@ export function interpreterCpuid(): CpuidEntry[] {
       eax: SIGNATURE,
       ebx: 8 << 8, // CLFLUSH of 64 bytes
       ecx: bits(
+        0, // SSE3
+        9, // SSSE3
         13, // CX16
         17, // PCID
         22, // MOVBE
@@ -122,9 +126,10 @@ export function interpreterCpuid(): CpuidEntry[] {
         8, // PREFETCHW
       ),
       // AMD repeats the basic bits here.
-      edx: (basicEdx & ~bits(11, 19)) + bits(
+      edx: (basicEdx & ~bits(11, 19, 25, 26)) + bits(
         11, // SYSCALL
         20, // NX
+        22, // AMD's MMX extensions, which SSE brought too
         27, // RDTSCP
         29, // long mode
       ),

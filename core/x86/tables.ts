@@ -10,6 +10,7 @@ import { mulDivOps } from "./ops_muldiv.ts";
 import { checkedBranch, invalid, nearOps } from "./ops_near.ts";
 import { segmentOps } from "./ops_segment.ts";
 import { shiftOps } from "./ops_shift.ts";
+import { simdApproximateOps } from "./ops_simd_approximate.ts";
 import { simdCompareOps } from "./ops_simd_compare.ts";
 import { simdConvertOps } from "./ops_simd_convert.ts";
 import { simdFloatOps } from "./ops_simd_float.ts";
@@ -40,6 +41,7 @@ export function opcodeTable(): OpcodeTable {
       mulDivOps,
       segmentOps,
       shiftOps,
+      simdApproximateOps,
       simdCompareOps,
       simdConvertOps,
       simdFloatOps,
