@@ -64,11 +64,15 @@ export function interpreterCpuid(): CpuidEntry[] {
       ebx: 8 << 8, // CLFLUSH of 64 bytes
       ecx: bits(
         0, // SSE3
+        1, // PCLMULQDQ
         9, // SSSE3
         13, // CX16
         17, // PCID
+        19, // SSE4.1
+        20, // SSE4.2
         22, // MOVBE
         23, // POPCNT
+        25, // AES
         26, // XSAVE
       ),
       edx: basicEdx,
@@ -87,6 +91,7 @@ export function interpreterCpuid(): CpuidEntry[] {
         20, // SMAP
         23, // CLFLUSHOPT
         24, // CLWB
+        29, // SHA
       ),
       ecx: bits(
         2, // UMIP

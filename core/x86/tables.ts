@@ -1,5 +1,6 @@
 import { Hot, hotOps } from "./hot.ts";
 import { OpcodeTable } from "./opcode_table.ts";
+import { aesOps } from "./ops_aes.ts";
 import { bcdOps } from "./ops_bcd.ts";
 import { bitOps } from "./ops_bit.ts";
 import { bmiOps } from "./ops_bmi.ts";
@@ -9,6 +10,7 @@ import { miscOps } from "./ops_misc.ts";
 import { mulDivOps } from "./ops_muldiv.ts";
 import { checkedBranch, invalid, nearOps } from "./ops_near.ts";
 import { segmentOps } from "./ops_segment.ts";
+import { shaOps } from "./ops_sha.ts";
 import { shiftOps } from "./ops_shift.ts";
 import { simdApproximateOps } from "./ops_simd_approximate.ts";
 import { simdCompareOps } from "./ops_simd_compare.ts";
@@ -16,8 +18,10 @@ import { simdConvertOps } from "./ops_simd_convert.ts";
 import { simdFloatOps } from "./ops_simd_float.ts";
 import { simdIntOps } from "./ops_simd_int.ts";
 import { simdMoveOps } from "./ops_simd_move.ts";
+import { simdRoundOps } from "./ops_simd_round.ts";
 import { simdShiftOps } from "./ops_simd_shift.ts";
 import { simdShuffleOps } from "./ops_simd_shuffle.ts";
+import { simdStringOps } from "./ops_simd_string.ts";
 import { stringOps } from "./ops_string.ts";
 import { systemOps } from "./ops_system.ts";
 import { x87Ops } from "./ops_x87.ts";
@@ -32,6 +36,7 @@ export function opcodeTable(): OpcodeTable {
     table = new OpcodeTable(Hot.COUNT, [
       hotOps(),
       nearOps,
+      aesOps(),
       bcdOps,
       bitOps,
       bmiOps,
@@ -40,6 +45,7 @@ export function opcodeTable(): OpcodeTable {
       miscOps,
       mulDivOps,
       segmentOps,
+      shaOps,
       shiftOps,
       simdApproximateOps,
       simdCompareOps,
@@ -47,8 +53,10 @@ export function opcodeTable(): OpcodeTable {
       simdFloatOps,
       simdIntOps,
       simdMoveOps,
+      simdRoundOps,
       simdShiftOps,
       simdShuffleOps,
+      simdStringOps,
       stringOps,
       systemOps,
       x87Ops,

@@ -202,6 +202,19 @@ function integers(random: Random): bigint {
   return random.value();
 }
 
+/** A few different characters, and now and then a 0. */
+function characters(random: Random): bigint {
+  if (random.once(8)) return random.value();
+  let value = 0n;
+  const wide = random.once(3);
+  for (let n = 0; n < (wide ? 4 : 8); n++) {
+    const character = random.pick([1n, 2n, 3n, 0x7fn, 0x80n, 0xffn, 0x41n]);
+    const zero = random.once(12);
+    value = (value << (wide ? 16n : 8n)) | (zero ? 0n : character);
+  }
+  return value;
+}
+
 function quiet(random: Random): number {
   return 0x1f80 | (random.word() & 0x3f);
 }
@@ -342,5 +355,32 @@ export const SIMD_FAMILIES: readonly SimdFamily[] = [
     times: 400,
     values: floats,
     mxcsr: anyMode,
+  },
+  {
+    name: "simd_rounding",
+    opcodes: ["0F3A 08-0B ib", "0F3A 40-41 ib"],
+    times: 400,
+    values: floats,
+    mxcsr: anyMode,
+  },
+  {
+    name: "simd_strings",
+    opcodes: ["0F3A 60-63 ib"],
+    times: 500,
+    values: characters,
+    mxcsr: quiet,
+  },
+  {
+    name: "simd_ciphers",
+    opcodes: [
+      "0F38 C8-CD",
+      "0F38 DB-DF",
+      "0F3A 44 ib",
+      "0F3A CC ib",
+      "0F3A DF ib",
+    ],
+    times: 60,
+    values: (random) => random.wide(),
+    mxcsr: quiet,
   },
 ];
