@@ -160,11 +160,13 @@ function fromIntegers(f: Format, lanes: number): Handler {
 function softConvert(from: Format, to: Format, bits: bigint): bigint {
   if (nanOf(from, bits, bits) >= 0n) return convertNan(from, to, bits);
   const before = soft.flags;
+  soft.flags = 0;
   const result = soft.convert(from, to, bits);
   // Unmasked, only the significand is rounded: that is how the x87 differs where no exponent fits.
   if ((soft.flags & soft.unmasked & BEYOND) !== 0 && fits(from, to, bits)) {
-    soft.flags &= before | ~Exception.Precision;
+    soft.flags &= ~Exception.Precision;
   }
+  soft.flags |= before;
   return result;
 }
 
