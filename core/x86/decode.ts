@@ -303,6 +303,9 @@ export class Decoder {
         case "B":
           i[pc + R_IMM] = p.vvvv * 8;
           break;
+        case "H":
+          i[pc + R_IMM + 1] = VEC_B + 16 * p.vvvv;
+          break;
         case "S":
           if (((modrm >>> 3) & 7) > Seg.GS) return this.#undefined(pc, offset);
           i[pc + R_IMM + 1] = (modrm >>> 3) & 7;
@@ -496,10 +499,8 @@ export class Decoder {
         const sib = fetch.byte();
         low = sib & 7;
         const x = ((sib >>> 3) & 7) | ((p.rex & 2) << 2);
-        if (x !== 4) {
-          index = 2 * x;
-          scale = sib >>> 6;
-        }
+        if (x !== 4) index = 2 * x;
+        scale = sib >>> 6;
       }
       if (mod === 0 && low === 5) {
         disp = fetch.dword();
@@ -561,9 +562,12 @@ function matches(
   if (form.mod !== "" && (form.mod === "r") !== (modrm >= 0xc0)) return false;
   if (long ? form.no64 : form.only64) return false;
   if (form.w >= 0 && form.w !== ((p.rex >>> 3) & 1)) return false;
-  if (p.vvvv >= 0 && p.vexL !== 0) return false;
+  if (form.l >= 0 && form.l !== p.vexL) return false;
+  if (form.vsib && (modrm >= 0xc0 || (modrm & 7) !== 4)) return false;
   // VEX.vvvv must be 1111 where it names no operand.
-  if (p.vvvv > 0 && !form.operands.some((x) => x.kind === "B")) return false;
+  if (
+    p.vvvv > 0 && !form.operands.some((x) => x.kind === "B" || x.kind === "H")
+  ) return false;
   switch (form.prefix) {
     case Mandatory.None:
       return p.rep === 0 && !p.operand;

@@ -77,7 +77,7 @@ function operandAddress(
   if ((cpu.i32[MODE]! & Mode.Long) !== 0 && !canonical(high)) {
     segmentFault(cpu, segmentOf(cpu, pc));
   }
-  if ((meta & Meta.Aligned) !== 0 && (low & 15) !== 0) gp0(cpu);
+  if ((meta & Meta.Aligned) !== 0 && (low & (size - 1)) !== 0) gp0(cpu);
   return (meta & Meta.Write) !== 0
     ? writeAddress(cpu, low, high, size, (meta & Meta.Modify) !== 0)
     : readAddress(cpu, low, high, size);

@@ -66,6 +66,7 @@ export function interpreterCpuid(): CpuidEntry[] {
         0, // SSE3
         1, // PCLMULQDQ
         9, // SSSE3
+        12, // FMA
         13, // CX16
         17, // PCID
         19, // SSE4.1
@@ -74,6 +75,8 @@ export function interpreterCpuid(): CpuidEntry[] {
         23, // POPCNT
         25, // AES
         26, // XSAVE
+        28, // AVX
+        29, // F16C
       ),
       edx: basicEdx,
     },
@@ -84,6 +87,7 @@ export function interpreterCpuid(): CpuidEntry[] {
       ebx: bits(
         0, // FSGSBASE
         3, // BMI1
+        5, // AVX2
         7, // SMEP
         8, // BMI2
         10, // INVPCID

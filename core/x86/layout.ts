@@ -197,6 +197,9 @@ export const SCRATCH_B = 0x1600;
 /** Second scratch, for handlers that need an operand of their own. */
 export const TEMP_B = 0x1680;
 
+/** Third scratch of 64 bytes: results of VEX-encoded instructions before they go to a register. */
+export const VEX_B = 0x16c0;
+
 /** Entries in one TLB. */
 export const TLB_ENTRIES = 2048;
 /** Words in a TLB entry: tag (page | generation), high word, host minus linear, unused. */
@@ -376,6 +379,10 @@ export const Mode = {
   Mmx: 512,
   /** Those on XMM registers run: CR4.OSFXSR is set as well. */
   Sse: 1024,
+  /**
+   * VEX-encoded ones run: protected mode, CR4.OSXSAVE, SSE and AVX state in XCR0, not CR0.TS.
+   */
+  Avx: 2048,
 } as const;
 
 /** How to compute arithmetic flags from operands and result. */

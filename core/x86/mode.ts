@@ -15,12 +15,16 @@ import {
   SEG_LIMIT,
   SEG_WORDS,
   SHADOW,
+  XCR0,
 } from "./layout.ts";
 import { Cr, selectTlb } from "./paging.ts";
 import { debugControl } from "./watch.ts";
 
 const CS_ATTR = SEG + Seg.CS * SEG_WORDS + SEG_ATTR;
 const SS_ATTR = SEG + Seg.SS * SEG_WORDS + SEG_ATTR;
+
+/** XCR0 bits for XMM registers and the upper halves of YMM registers. */
+export const YMM_STATE = 6;
 
 /** Base 0, limit 4 GiB, usable. */
 function spansAll(i: Int32Array, seg: number): boolean {
@@ -61,6 +65,11 @@ export function updateMode(cpu: Cpu): void {
     mode |= Mode.Protected;
     if ((flags & Flag.VM) !== 0) mode |= Mode.V86;
   }
+  if (
+    (mode & (Mode.Protected | Mode.V86)) === Mode.Protected &&
+    (i[CR0]! & Cr.TS) === 0 && (i[CR4]! & Cr.OSXSAVE) !== 0 &&
+    (i[XCR0]! & YMM_STATE) === YMM_STATE
+  ) mode |= Mode.Avx;
   if ((i[CR0]! & (Cr.EM | Cr.TS)) === 0) {
     mode |= Mode.Mmx;
     if ((i[CR4]! & Cr.OSFXSR) !== 0) mode |= Mode.Sse;

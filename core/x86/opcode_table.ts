@@ -40,6 +40,7 @@ export type OperandKind =
   | "P"
   | "Q"
   | "N"
+  | "H"
   | "cc"
   | "fixed"
   | "1";
@@ -79,7 +80,11 @@ export interface Form {
   readonly protectedOnly: boolean;
   readonly d64: boolean;
   readonly f64: boolean;
-  /** {@linkcode Mode.Mmx} or Sse if the instruction needs it, else 0. */
+  /** VEX.L wanted, or -1. */
+  readonly l: number;
+  /** The memory operand has a vector of indices. */
+  readonly vsib: boolean;
+  /** {@linkcode Mode.Mmx}, Sse or Avx if the instruction needs it, else 0. */
   readonly needs: number;
 }
 
@@ -92,6 +97,8 @@ const SIZES: Record<string, number> = {
   z: 0,
   y: -1,
   dq: 16,
+  qq: 32,
+  xx: 32,
   x: 16,
   u: 16,
   "": -2,
@@ -124,7 +131,7 @@ function parseOperand(text: string): Operand {
   if (name === "Iz") return { kind: "I", size: -4, read, write, detail: 1 };
   const kind = name[0] as OperandKind;
   const size = SIZES[name.slice(1)];
-  if (size === undefined || !"EMRFGZBIAJSCDOXVWUPQN".includes(kind)) {
+  if (size === undefined || !"EMRFGZBIAJSCDOXVWUPQNH".includes(kind)) {
     throw new SyntaxError(`Cannot parse operand: ${text}`);
   }
   if (kind === "J") {
@@ -192,9 +199,11 @@ export class OpcodeTable {
     const words = def.code.split(" ");
     let prefix: number = Mandatory.Any;
     let vex = false;
+    let l = -1;
     if (words[0]!.startsWith("VEX")) {
       const parts = words.shift()!.split(".");
       vex = true;
+      l = parts.includes("L0") ? 0 : parts.includes("L1") ? 1 : -1;
       prefix = parts.includes("66")
         ? Mandatory.P66
         : parts.includes("F3")
@@ -262,7 +271,11 @@ export class OpcodeTable {
       protectedOnly: flags.includes(" protected "),
       d64: flags.includes(" d64 "),
       f64: flags.includes(" f64 "),
-      needs: flags.includes(" sse ") || uses(operands, "VWU")
+      l,
+      vsib: flags.includes(" vsib "),
+      needs: vex && (flags.includes(" avx ") || uses(operands, "VWU"))
+        ? Mode.Avx
+        : flags.includes(" sse ") || uses(operands, "VWU")
         ? Mode.Sse
         : flags.includes(" mmx ") || uses(operands, "PQN")
         ? Mode.Mmx

@@ -50,7 +50,7 @@ function read(cpu: Cpu, f: Format, at: number): number {
   return f === F64 ? cpu.dv.getFloat64(at, true) : cpu.dv.getFloat32(at, true);
 }
 
-/** The predicates of CMPccPS and so on. */
+/** The predicates of CMPccPS and so on; VEX forms have the second eight too, and the signaling inverted. */
 const PREDICATES = [
   Order.Equal,
   Order.Less,
@@ -60,16 +60,29 @@ const PREDICATES = [
   Order.Equal | Order.Greater | Order.Unordered,
   Order.Greater | Order.Unordered,
   Order.Less | Order.Equal | Order.Greater,
+  Order.Equal | Order.Unordered,
+  Order.Less | Order.Unordered,
+  Order.Less | Order.Equal | Order.Unordered,
+  0,
+  Order.Less | Order.Greater,
+  Order.Equal | Order.Greater,
+  Order.Greater,
+  Order.Less | Order.Equal | Order.Greater | Order.Unordered,
 ] as const;
 
+/** The bit that inverts whether quiet NaNs are invalid. */
+const INVERTED = 16;
+
 /** CMPccPS, CMPccSD and so on. */
-function compare(f: Format, lanes: number): Handler {
+function compare(f: Format, lanes: number, predicates: number): Handler {
   const size = f.width >> 3;
   const least = f === F64 ? LEAST64 : LEAST32;
   return (cpu, a, b, pc) => {
-    const predicate = cpu.i32[pc + R_IMM]! & 7;
-    const mask = PREDICATES[predicate]!;
-    const signaling = (predicate & 3) === 1 || (predicate & 3) === 2;
+    const predicate = cpu.i32[pc + R_IMM]! &
+      (predicates - 1);
+    const mask = PREDICATES[predicate & 15]!;
+    const middle = (predicate & 3) === 1 || (predicate & 3) === 2;
+    const signaling = middle !== ((predicate & INVERTED) !== 0);
     begin(cpu);
     for (let at = 0; at < lanes * size; at += size) {
       const x = read(cpu, f, a + at), y = read(cpu, f, b + at);
@@ -153,16 +166,21 @@ function extremes(code: string, wanted: number): OpDef[] {
   );
 }
 
+/** The lines of CMPccPS and so on with 8 or 32 predicates. */
+export function comparisons(predicates: number): OpDef[] {
+  return fourKinds(
+    "0F C2",
+    (lanes) => compare(F32, lanes, predicates),
+    (lanes) => compare(F64, lanes, predicates),
+    "Ib",
+  );
+}
+
 /** The family's lines of the opcode tables. */
 export const simdCompareOps: readonly OpDef[] = [
   ...extremes("0F 5D", Order.Less),
   ...extremes("0F 5F", Order.Greater),
-  ...fourKinds(
-    "0F C2",
-    (lanes) => compare(F32, lanes),
-    (lanes) => compare(F64, lanes),
-    "Ib",
-  ),
+  ...comparisons(8),
   { code: "NP 0F 2E", operands: "Vx Wd", run: compareFlags(F32, false) },
   { code: "66 0F 2E", operands: "Vx Wq", run: compareFlags(F64, false) },
   { code: "NP 0F 2F", operands: "Vx Wd", run: compareFlags(F32, true) },

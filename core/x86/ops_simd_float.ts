@@ -233,11 +233,16 @@ export function fourKinds(
 }
 
 function arithmetic(code: string, op: number): OpDef[] {
-  return fourKinds(
+  const lines = fourKinds(
     code,
     (lanes) => singles(op, lanes),
     (lanes) => doubles(op, lanes),
   );
+  // Packed square roots have one source only.
+  return op !== FloatOp.Sqrt ? lines : lines.map((line) => ({
+    ...line,
+    operands: line.operands!.replace("+Vx Wx", "=Vx Wx"),
+  }));
 }
 
 /** The family's lines of the opcode tables. */

@@ -251,6 +251,15 @@ const xor = words((x, y) => x ^ y);
 const add32 = (x: number, y: number): number => (x + y) | 0;
 const sub32 = (x: number, y: number): number => (x - y) | 0;
 
+/** The lines of PABS, which has one source only. */
+function magnitudes(code: string, op: Word): OpDef[] {
+  const { mm, xmm } = words(op);
+  return [
+    { code: `NP ${code}`, operands: "=Pq Qq", run: mm },
+    { code: `66 ${code}`, operands: "=Vx Wx", run: xmm },
+  ];
+}
+
 /** The family's lines of the opcode tables. */
 export const simdIntOps: readonly OpDef[] = [
   ...both("0F DB", and),
@@ -319,9 +328,9 @@ export const simdIntOps: readonly OpDef[] = [
   xmm("0F 38 28", quads(mulSigned).xmm),
   xmm("0F 38 40", words(Math.imul).xmm),
 
-  ...both("0F 38 1C", words(bytes((_, y) => Math.abs(y)))),
-  ...both("0F 38 1D", words(halves((_, y) => Math.abs(y)))),
-  ...both("0F 38 1E", words((_, y) => y < 0 ? -y | 0 : y)),
+  ...magnitudes("0F 38 1C", bytes((_, y) => Math.abs(y))),
+  ...magnitudes("0F 38 1D", halves((_, y) => Math.abs(y))),
+  ...magnitudes("0F 38 1E", (_, y) => y < 0 ? -y | 0 : y),
   ...both("0F 38 08", words(bytes(sign))),
   ...both("0F 38 09", words(halves(sign))),
   ...both("0F 38 0A", words(sign)),

@@ -17,7 +17,8 @@ import { emptyMmx, prepareMmx } from "./x87.ts";
 
 const RDI = GPR + 14;
 
-function move16(cpu: Cpu, a: number, b: number): void {
+/** Copies 16 bytes. */
+export function move16(cpu: Cpu, a: number, b: number): void {
   const dv = cpu.dv;
   const w0 = dv.getInt32(b, true), w1 = dv.getInt32(b + 4, true);
   const w2 = dv.getInt32(b + 8, true), w3 = dv.getInt32(b + 12, true);
@@ -68,7 +69,12 @@ function fromHigh(cpu: Cpu, a: number, b: number): void {
 }
 
 /** MOVSLDUP, MOVSHDUP, MOVDDUP: the lane that goes to each place. */
-function duplicate(w0: number, w1: number, w2: number, w3: number): Handler {
+export function duplicate(
+  w0: number,
+  w1: number,
+  w2: number,
+  w3: number,
+): Handler {
   return (cpu, a, b) => {
     const dv = cpu.dv;
     const x0 = dv.getInt32(b + w0, true), x1 = dv.getInt32(b + w1, true);
@@ -81,7 +87,7 @@ function duplicate(w0: number, w1: number, w2: number, w3: number): Handler {
 }
 
 /** The top bits of bytes. */
-function moveMask(bytes: number): Handler {
+export function moveMask(bytes: number): Handler {
   return (cpu, a, b) => {
     let mask = 0;
     for (let at = 0; at < bytes; at += 4) {
@@ -93,13 +99,13 @@ function moveMask(bytes: number): Handler {
   };
 }
 
-function moveMaskSingles(cpu: Cpu, a: number, b: number): void {
+export function moveMaskSingles(cpu: Cpu, a: number, b: number): void {
   const u8 = cpu.u8;
   const mask = (u8[b + 3]! >>> 7) | ((u8[b + 7]! >>> 7) << 1) |
     ((u8[b + 11]! >>> 7) << 2) | ((u8[b + 15]! >>> 7) << 3);
   put32(cpu, a, mask);
 }
-function moveMaskDoubles(cpu: Cpu, a: number, b: number): void {
+export function moveMaskDoubles(cpu: Cpu, a: number, b: number): void {
   put32(cpu, a, (cpu.u8[b + 7]! >>> 7) | ((cpu.u8[b + 15]! >>> 7) << 1));
 }
 
@@ -194,22 +200,24 @@ export const simdMoveOps: readonly OpDef[] = [
   { code: "NP 0F 6F", operands: "=Pq Qq", run: mmx(move8) },
   { code: "NP 0F 7F", operands: "=Qq Pq", run: mmx(move8) },
 
-  { code: "F3 0F 10 r", operands: "=Vx Ud", run: move4 },
+  { code: "F3 0F 10 r", operands: "+Vx Ud", run: move4 },
   { code: "F3 0F 10 m", operands: "=Vx Wd", run: load4 },
-  { code: "F3 0F 11", operands: "=Wd Vx", run: move4 },
-  { code: "F2 0F 10 r", operands: "=Vx Uq", run: move8 },
+  { code: "F3 0F 11 r", operands: "+Ud Vx", run: move4 },
+  { code: "F3 0F 11 m", operands: "=Wd Vx", run: move4 },
+  { code: "F2 0F 10 r", operands: "+Vx Uq", run: move8 },
   { code: "F2 0F 10 m", operands: "=Vx Wq", run: load8 },
-  { code: "F2 0F 11", operands: "=Wq Vx", run: move8 },
+  { code: "F2 0F 11 r", operands: "+Uq Vx", run: move8 },
+  { code: "F2 0F 11 m", operands: "=Wq Vx", run: move8 },
   { code: "F3 0F 7E", operands: "=Vx Wq", run: load8 },
   { code: "66 0F D6 r", operands: "=Uq Vx", run: load8 },
   { code: "66 0F D6 m", operands: "=Wq Vx", run: move8 },
-  { code: "NP 0F 12 m", operands: "=Vx Mq", run: move8 },
-  { code: "NP 0F 12 r", operands: "=Vx Ux", run: fromHigh },
-  { code: "66 0F 12", operands: "=Vx Mq", run: move8 },
+  { code: "NP 0F 12 m", operands: "+Vx Mq", run: move8 },
+  { code: "NP 0F 12 r", operands: "+Vx Ux", run: fromHigh },
+  { code: "66 0F 12", operands: "+Vx Mq", run: move8 },
   { code: "NP 0F 13", operands: "=Mq Vx", run: move8 },
   { code: "66 0F 13", operands: "=Mq Vx", run: move8 },
-  { code: "NP 0F 16", operands: "=Vx Wq", run: toHigh },
-  { code: "66 0F 16", operands: "=Vx Mq", run: toHigh },
+  { code: "NP 0F 16", operands: "+Vx Wq", run: toHigh },
+  { code: "66 0F 16", operands: "+Vx Mq", run: toHigh },
   { code: "NP 0F 17", operands: "=Mq Vx", run: fromHigh },
   { code: "66 0F 17", operands: "=Mq Vx", run: fromHigh },
   { code: "F2 0F 12", operands: "=Vx Wq", run: duplicate(0, 4, 0, 4) },
@@ -235,7 +243,7 @@ export const simdMoveOps: readonly OpDef[] = [
   xmm("0F 3A 20 m", insert(1, 16), "+Vx Eb Ib"),
   xmm("0F 3A 20 r", insert(1, 16), "+Vx Ed Ib"),
   xmm("0F 3A 22 W0", insert(4, 4), "+Vx Ed Ib"),
-  xmm("0F 3A 22 W1", insert(8, 2), "+Vx Eq Ib"),
+  { ...xmm("0F 3A 22 W1", insert(8, 2), "+Vx Eq Ib"), flags: "only64" },
   { code: "NP 0F C5", operands: "=Gd Nq Ib", run: mmx(extract(2, 4)) },
   xmm("0F C5", extract(2, 8), "=Gd Ux Ib"),
   xmm("0F 3A 14 m", extract(1, 16, true), "=Eb Vx Ib"),
@@ -243,7 +251,7 @@ export const simdMoveOps: readonly OpDef[] = [
   xmm("0F 3A 15 m", extract(2, 8, true), "=Ew Vx Ib"),
   xmm("0F 3A 15 r", extract(2, 8), "=Ed Vx Ib"),
   xmm("0F 3A 16 W0", extract(4, 4), "=Ed Vx Ib"),
-  xmm("0F 3A 16 W1", extract(8, 2), "=Eq Vx Ib"),
+  { ...xmm("0F 3A 16 W1", extract(8, 2), "=Eq Vx Ib"), flags: "only64" },
   xmm("0F 3A 17", extract(4, 4), "=Ed Vx Ib"),
 
   { code: "NP 0F 77", run: emptyMmx, flags: "mmx" },

@@ -11,7 +11,7 @@ import { apart, both, forBoth, xmm } from "./simd.ts";
 type Both = { mm: Handler; xmm: Handler };
 
 /** Copies a lane of 1, 2, 4 or 8 bytes. */
-function lane(cpu: Cpu, to: number, from: number, size: number): void {
+export function lane(cpu: Cpu, to: number, from: number, size: number): void {
   const dv = cpu.dv;
   if (size === 1) cpu.u8[to] = cpu.u8[from]!;
   else if (size === 2) dv.setInt16(to, dv.getInt16(from, true), true);
@@ -143,7 +143,7 @@ function extended(cpu: Cpu, at: number, size: number, signed: boolean): number {
   return dv.getInt32(at, true);
 }
 
-/** PMOVSX and PMOVZX: lanes of b from `from` to `size` bytes. */
+/** PMOVSX and PMOVZX: lanes of b from `from` to `size` bytes, as many as fit into 16. */
 function widen(from: number, size: number, signed: boolean): Handler {
   return apart16((cpu, to, _a, b) => {
     const dv = cpu.dv;

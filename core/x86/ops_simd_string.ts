@@ -8,7 +8,6 @@ import { setArithmeticFlags } from "./flags.ts";
 import { Flag, GPR, R_IMM, VEC_B } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { put32 } from "./operand.ts";
-import { xmm } from "./simd.ts";
 
 /** Bits of the immediate. */
 const Imm = {
@@ -143,8 +142,8 @@ function implicitLengths(put: Put): Handler {
 }
 
 /** The lengths are in rAX and rDX. */
-function explicitLengths(put: Put, wide: boolean): Handler {
-  return (cpu, a, b, pc) => {
+function explicitLengths(put: Put): OpDef["run"] {
+  const sized = (wide: boolean): Handler => (cpu, a, b, pc) => {
     const imm = cpu.i32[pc + R_IMM]!;
     const lanes = (imm & Imm.Halves) !== 0 ? 8 : 16;
     read(cpu, X, a, imm);
@@ -153,14 +152,18 @@ function explicitLengths(put: Put, wide: boolean): Handler {
     const ny = explicit(cpu, GPR + 4, wide, lanes);
     put(cpu, compare(cpu, imm, nx, ny, lanes), imm, lanes);
   };
+  const narrow = sized(false);
+  return { 16: narrow, 32: narrow, 64: sized(true) };
+}
+
+function comparison(opcode: string, run: OpDef["run"]): OpDef {
+  return { code: `66 0F 3A ${opcode}`, operands: "Vx Wu Ib", run };
 }
 
 /** The family's lines of the opcode tables. */
 export const simdStringOps: readonly OpDef[] = [
-  xmm("0F 3A 60 W0", explicitLengths(putMask, false), "Vx Wu Ib"),
-  xmm("0F 3A 60 W1", explicitLengths(putMask, true), "Vx Wu Ib"),
-  xmm("0F 3A 61 W0", explicitLengths(putIndex, false), "Vx Wu Ib"),
-  xmm("0F 3A 61 W1", explicitLengths(putIndex, true), "Vx Wu Ib"),
-  xmm("0F 3A 62", implicitLengths(putMask), "Vx Wu Ib"),
-  xmm("0F 3A 63", implicitLengths(putIndex), "Vx Wu Ib"),
+  comparison("60", explicitLengths(putMask)),
+  comparison("61", explicitLengths(putIndex)),
+  comparison("62", implicitLengths(putMask)),
+  comparison("63", implicitLengths(putIndex)),
 ];

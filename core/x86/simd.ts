@@ -7,7 +7,8 @@
  */
 import type { Cpu } from "./cpu.ts";
 import { fault, undefinedOpcode, Vector } from "./fault.ts";
-import { CR0, CR4, Mode, R_IMM, TEMP_B, X87_B } from "./layout.ts";
+import { CR0, CR4, MODE, Mode, R_IMM, TEMP_B, X87_B, XCR0 } from "./layout.ts";
+import { YMM_STATE } from "./mode.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { Cr } from "./paging.ts";
 import { prepareMmx } from "./x87.ts";
@@ -23,6 +24,14 @@ export function unavailable(
   pc: number,
 ): void {
   const i = cpu.i32;
+  if (i[pc + R_IMM] === Mode.Avx) {
+    const mode = i[MODE]! & (Mode.Protected | Mode.V86);
+    if (
+      mode !== Mode.Protected || (i[CR4]! & Cr.OSXSAVE) === 0 ||
+      (i[XCR0]! & YMM_STATE) !== YMM_STATE
+    ) undefinedOpcode(cpu);
+    fault(cpu, Vector.NM);
+  }
   if ((i[CR0]! & Cr.EM) !== 0) undefinedOpcode(cpu);
   if (i[pc + R_IMM] === Mode.Sse && (i[CR4]! & Cr.OSFXSR) === 0) {
     undefinedOpcode(cpu);

@@ -43,11 +43,26 @@ export function begin(cpu: Cpu): void {
   soft.unmasked = ~(mxcsr >>> Mx.MaskShift) & 0x3f;
   soft.flushToZero = (mxcsr & Mx.FlushToZero) !== 0;
   soft.denormalsAreZero = (mxcsr & Mx.DenormalsAreZero) !== 0;
+  if (!held) soft.flags = 0;
+}
+
+let held = false;
+
+/** From now on exceptions are collected, not raised: an instruction is carried out in several parts. */
+export function hold(): void {
+  held = true;
   soft.flags = 0;
+}
+
+/** Ends {@linkcode hold}: raises what was collected. */
+export function release(cpu: Cpu): void {
+  held = false;
+  finish(cpu);
 }
 
 /** Records the exceptions of all lanes, and raises #XM if one is not masked. Results are stored after it. */
 export function finish(cpu: Cpu): void {
+  if (held) return;
   const i = cpu.i32;
   let flags = soft.flags;
   if ((flags & BEFORE & soft.unmasked) !== 0) flags &= BEFORE;

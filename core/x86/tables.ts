@@ -1,10 +1,14 @@
 import { Hot, hotOps } from "./hot.ts";
 import { OpcodeTable } from "./opcode_table.ts";
 import { aesOps } from "./ops_aes.ts";
+import { avxOps } from "./ops_avx.ts";
+import { avxMemoryOps } from "./ops_avx_memory.ts";
+import { avxPermuteOps } from "./ops_avx_permute.ts";
 import { bcdOps } from "./ops_bcd.ts";
 import { bitOps } from "./ops_bit.ts";
 import { bmiOps } from "./ops_bmi.ts";
 import { exchangeOps } from "./ops_exchange.ts";
+import { fmaOps } from "./ops_fma.ts";
 import { ioOps } from "./ops_io.ts";
 import { miscOps } from "./ops_misc.ts";
 import { mulDivOps } from "./ops_muldiv.ts";
@@ -37,10 +41,14 @@ export function opcodeTable(): OpcodeTable {
       hotOps(),
       nearOps,
       aesOps(),
+      avxOps(),
+      avxMemoryOps(),
+      avxPermuteOps(),
       bcdOps,
       bitOps,
       bmiOps,
       exchangeOps,
+      fmaOps(),
       ioOps,
       miscOps,
       mulDivOps,

@@ -56,6 +56,11 @@ export function normalize(bits: number, response: DataView): void {
   const vector = response.getUint32(Response.vector, true);
   if (!hasError(vector)) response.setUint32(Response.error, 0, true);
   if (vector !== 14) response.setBigUint64(Response.cr2, 0n, true);
+  else if (response.getInt32(Response.cr2 + 4, true) < 0) {
+    // Whether the kernel has a page there is its business.
+    const error = response.getUint32(Response.error, true);
+    response.setUint32(Response.error, error & ~1, true);
+  }
   const flags = response.getUint32(Response.flags, true) & 0xcd5;
   response.setBigUint64(Response.flags, BigInt(flags), true);
   // 32-bit code sees eight registers and their lower halves.
@@ -67,12 +72,13 @@ export function normalize(bits: number, response: DataView): void {
 }
 
 /** Values of vector registers. */
-type Values = (random: Random) => bigint;
+export type Values = (random: Random) => bigint;
 
 /**
- * A family of instructions: opcodes as `map first-last`, then `ib` if an immediate follows, `/n` if the
+ * A family of instructions: opcodes as `map first-last`, with `V` in front for VEX encodings, then `ib` if an immediate follows, `/n` if the
  * reg field of ModRM belongs to the opcode and only memory operands are meant, `NP,66` if only these
- * prefixes are: with others the processor may have instructions that the interpreter has not.
+ * prefixes are, `L0` if only that is: with others the processor may have instructions that the interpreter
+ * has not; `vsib` if the index is a vector register, `bare` if there is no ModRM.
  */
 export interface SimdFamily {
   readonly name: string;
@@ -90,31 +96,69 @@ export interface Encoding {
   readonly immediate: boolean;
   /** ModRM.reg, of forms with memory operands. */
   readonly reg: number | undefined;
+  /** Fields of a VEX prefix: VEX.mmmmm, VEX.pp, and VEX.L if not both are tried. */
+  readonly vex:
+    | {
+      readonly map: number;
+      readonly pp: number;
+      readonly l: number | undefined;
+    }
+    | undefined;
+  /** The index is a vector register. */
+  readonly vsib: boolean;
+  /** No ModRM follows. */
+  readonly bare: boolean;
 }
+
+/** In the order of VEX.pp. */
+const PREFIXES = ["NP", "66", "F3", "F2"];
+/** Second byte of the escape to a map, in the order of VEX.mmmmm from 1 on. */
+const MAPS = [undefined, 0x38, 0x3a];
 
 /** The encodings that `0F38 20-25 ib` and the like stand for: under each mandatory prefix. */
 export function encodings(family: SimdFamily): Encoding[] {
   const result: Encoding[] = [];
   for (const line of family.opcodes) {
     const [map, range, ...more] = line.split(" ");
-    const reg = more.find((x) => x.startsWith("/"));
-    const prefixes = more.find((x) => x.includes(",")) ?? "NP,66,F3,F2";
+    const isVex = map!.startsWith("V");
+    const escape = map!.replace("V", "").match(/../g)!
+      .map((byte) => parseInt(byte, 16));
     const [first, last = first] = range!.split("-").map((x) => parseInt(x, 16));
-    const escape = { "0F": [0x0f], "0F38": [0x0f, 0x38], "0F3A": [0x0f, 0x3a] }[
-      map!
-    ]!;
+    const reg = more.find((x) => x.startsWith("/"));
+    const only = more.find((x) => x.includes(","))?.split(",") ?? PREFIXES;
     for (let opcode = first!; opcode <= last!; opcode++) {
-      for (const prefix of prefixes.split(",")) {
+      for (const prefix of only) {
         result.push({
-          prefix: prefix === "NP" ? [] : [parseInt(prefix, 16)],
-          opcode: [...escape, opcode],
+          prefix: isVex || prefix === "NP" ? [] : [parseInt(prefix, 16)],
+          opcode: isVex ? [opcode] : [...escape, opcode],
           immediate: more.includes("ib"),
           reg: reg === undefined ? undefined : Number(reg[1]),
+          vex: isVex
+            ? {
+              map: MAPS.indexOf(escape[1]) + 1,
+              pp: PREFIXES.indexOf(prefix),
+              l: more.includes("L0") ? 0 : undefined,
+            }
+            : undefined,
+          vsib: more.includes("vsib"),
+          bare: more.includes("bare"),
         });
       }
     }
   }
   return result;
+}
+
+/** Bytes of a VEX prefix. */
+function vexPrefix(
+  random: Random,
+  { map, pp, l }: NonNullable<Encoding["vex"]>,
+): number[] {
+  const vvvv = random.once(2) ? 0 : random.below(8);
+  const low = ((~vvvv & 15) << 3) | ((l ?? random.below(2)) << 2) | pp;
+  return map === 1 && random.once(2)
+    ? [0xc5, 0x80 | low]
+    : [0xc4, 0xe0 | map, low | (random.below(2) << 7)];
 }
 
 /** RSI and RDI point into the window. */
@@ -134,13 +178,20 @@ export function makeCase(
   const view = new DataView(out.buffer, out.byteOffset, REQUEST);
   const long = !random.once(4);
   const code = [...encoding.prefix];
-  if (long && random.once(2)) {
+  if (encoding.vex) code.push(...vexPrefix(random, encoding.vex));
+  else if (long && random.once(2)) {
     // No index or base beyond RSI; REX.W now and then.
     code.push(0x40 | (random.once(3) ? 8 : 0) | (random.once(2) ? 4 : 0));
   }
   code.push(...encoding.opcode);
   const reg = (encoding.reg ?? random.below(8)) << 3;
-  if (encoding.reg !== undefined || random.once(3)) code.push(reg | 6);
+  if (encoding.bare) {
+    // Nothing more.
+  } else if (encoding.vsib) {
+    const sib = (random.below(4) << 6) | (random.below(8) << 3) | 6;
+    if (random.once(2)) code.push(reg | 4, sib);
+    else code.push(0x44 | reg, sib, random.below(32));
+  } else if (encoding.reg !== undefined || random.once(3)) code.push(reg | 6);
   else if (random.once(8)) code.push(0x46 | reg, 16);
   else code.push(0xc0 | reg | random.below(8));
   if (encoding.immediate) code.push(random.word() & 255);
@@ -197,190 +248,3 @@ export function instruction(request: Uint8Array): string {
   const code = request.subarray(Request.code, Request.code + length);
   return `${code.toHex()} (${request[Request.bits]} bits)`;
 }
-
-function integers(random: Random): bigint {
-  return random.value();
-}
-
-/** A few different characters, and now and then a 0. */
-function characters(random: Random): bigint {
-  if (random.once(8)) return random.value();
-  let value = 0n;
-  const wide = random.once(3);
-  for (let n = 0; n < (wide ? 4 : 8); n++) {
-    const character = random.pick([1n, 2n, 3n, 0x7fn, 0x80n, 0xffn, 0x41n]);
-    const zero = random.once(12);
-    value = (value << (wide ? 16n : 8n)) | (zero ? 0n : character);
-  }
-  return value;
-}
-
-function quiet(random: Random): number {
-  return 0x1f80 | (random.word() & 0x3f);
-}
-
-/** Exponent and fraction fields that floats go wrong with; `bits` and `stored` bits wide. */
-function float(random: Random, width: bigint, stored: bigint): bigint {
-  const top = (1n << (width - stored - 1n)) - 1n;
-  const all = (1n << stored) - 1n;
-  const bias = top >> 1n;
-  const exponent = random.pick([
-    0n,
-    top,
-    1n,
-    top - 1n,
-    bias,
-    bias + BigInt(random.below(Number(stored) + 12)),
-    bias - BigInt(random.below(Number(stored) + 4)),
-    bias + random.pick([30n, 31n, 32n, 62n, 63n, 64n]),
-    random.wide() & top,
-  ]);
-  const fraction = random.pick([
-    0n,
-    1n,
-    all,
-    1n << (stored - 1n),
-    random.wide() & all,
-    random.wide() & all & ~((1n << BigInt(random.below(Number(stored)))) - 1n),
-    1n << BigInt(random.below(Number(stored))),
-  ]);
-  const sign = BigInt(random.below(2)) << (width - 1n);
-  return sign | (exponent << stored) | fraction;
-}
-
-/** Doubles, or pairs of singles. */
-function floats(random: Random): bigint {
-  if (random.once(12)) return random.value();
-  return random.once(2)
-    ? float(random, 64n, 52n)
-    : (float(random, 32n, 23n) << 32n) | float(random, 32n, 23n);
-}
-
-/** Everything in MXCSR, the usual mode often. */
-function anyMode(random: Random): number {
-  const flags = random.word() & random.pick([0, 0x3f, 0x20]);
-  switch (random.below(4)) {
-    case 0:
-      return 0x1f80 | flags;
-    case 1:
-      return 0x1f80 | flags | (random.word() & 0xe040);
-    case 2:
-      return 0x1f80 | flags | (random.below(4) << 13);
-    default:
-      return (random.word() & 0xffc0) | flags;
-  }
-}
-
-/** The families. */
-export const SIMD_FAMILIES: readonly SimdFamily[] = [
-  {
-    name: "simd_integers",
-    opcodes: [
-      "0F 54-57",
-      "0F 60-6D",
-      "0F 70-73 ib",
-      "0F 74-76",
-      "0F D1-D5",
-      "0F D8-E5",
-      "0F E8-EF",
-      "0F F1-F6",
-      "0F F8-FE",
-      "0F 14-15",
-      "0F C6 ib",
-      "0F38 00-0B",
-      "0F38 10-11",
-      "0F38 14-17",
-      "0F38 1C-1F",
-      "0F38 20-29",
-      "0F38 2B",
-      "0F38 30-41",
-      "0F3A 0C-0F ib",
-      "0F3A 21 ib",
-      "0F3A 42 ib",
-    ],
-    times: 24,
-    values: integers,
-    mxcsr: quiet,
-  },
-  {
-    name: "simd_moves",
-    opcodes: [
-      "0F 10-13",
-      "0F 16-17",
-      "0F 28-29",
-      "0F 2B NP,66",
-      "0F 50",
-      "0F 6E-6F",
-      "0F 7E-7F",
-      "0F C4-C5 ib",
-      "0F D6-D7",
-      "0F E7",
-      "0F F0",
-      "0F F7",
-      "0F38 2A",
-      "0F3A 14-17 ib",
-      "0F3A 20 ib",
-      "0F3A 22 ib",
-    ],
-    times: 32,
-    values: integers,
-    mxcsr: quiet,
-  },
-  {
-    name: "simd_mxcsr",
-    opcodes: ["0F AE /2", "0F AE /3"],
-    times: 40,
-    // The processor has MXCSR.MM, bit 17.
-    values: (random) => random.value() & 0xfffd_ffff_fffd_ffffn,
-    mxcsr: anyMode,
-  },
-  {
-    name: "simd_floats",
-    opcodes: [
-      "0F 2E-2F",
-      "0F 51",
-      "0F 58-59",
-      "0F 5C-5F",
-      "0F 7C-7D",
-      "0F C2 ib",
-      "0F D0",
-    ],
-    times: 200,
-    values: floats,
-    mxcsr: anyMode,
-  },
-  {
-    name: "simd_conversions",
-    opcodes: ["0F 2A", "0F 2C-2D", "0F 5A-5B", "0F E6"],
-    times: 400,
-    values: floats,
-    mxcsr: anyMode,
-  },
-  {
-    name: "simd_rounding",
-    opcodes: ["0F3A 08-0B ib", "0F3A 40-41 ib"],
-    times: 400,
-    values: floats,
-    mxcsr: anyMode,
-  },
-  {
-    name: "simd_strings",
-    opcodes: ["0F3A 60-63 ib"],
-    times: 500,
-    values: characters,
-    mxcsr: quiet,
-  },
-  {
-    name: "simd_ciphers",
-    opcodes: [
-      "0F38 C8-CD",
-      "0F38 DB-DF",
-      "0F3A 44 ib",
-      "0F3A CC ib",
-      "0F3A DF ib",
-    ],
-    times: 60,
-    values: (random) => random.wide(),
-    mxcsr: quiet,
-  },
-];

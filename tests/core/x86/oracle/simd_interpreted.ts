@@ -17,6 +17,7 @@ import {
   STATE_BYTES,
   VEC_B,
   X87_B,
+  XCR0,
 } from "../../../../core/x86/layout.ts";
 import { Access, At, Machine, Sel } from "../system/_machine.ts";
 import { hasError } from "./cases.ts";
@@ -45,7 +46,9 @@ export class SimdInterpreter {
     this.#i32 = new Int32Array(buffer);
     this.#u8 = new Uint8Array(buffer);
     const { cr4 } = vcpu.getSystemRegisters();
-    vcpu.setSystemRegisters({ cr4: cr4 | 0x600n });
+    // OSFXSR, OSXMMEXCPT and OSXSAVE.
+    vcpu.setSystemRegisters({ cr4: cr4 | 0x4_0600n });
+    this.#i32[XCR0] = 7;
     const breakpoint = 3;
     this.#machine.gate(
       At.idt + 16 * breakpoint,
@@ -55,8 +58,9 @@ export class SimdInterpreter {
       0,
       true,
     );
-    // The pages around the window are not mapped.
-    for (const page of [0xc000, 0xf000]) {
+    // No pages around the window, as on the processor.
+    memory.writeU32(this.#machine.pageEntry(0xc000), 0);
+    for (let page = 0xf000; page < 0x20_0000; page += 0x1000) {
       memory.writeU32(this.#machine.pageEntry(page), 0);
     }
     memory.fill(CODE, 64, 0xcc);

@@ -6,7 +6,8 @@
  *
  * @module
  */
-import { digest, RESPONSE, SIMD_FAMILIES, simdCases } from "./simd_cases.ts";
+import { digest, RESPONSE, simdCases } from "./simd_cases.ts";
+import { SIMD_FAMILIES } from "./simd_families.ts";
 import { buildNative, runNative } from "./simd_native.ts";
 
 const program = await buildNative();

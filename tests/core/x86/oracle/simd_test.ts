@@ -4,10 +4,10 @@ import {
   instruction,
   REQUEST,
   RESPONSE,
-  SIMD_FAMILIES,
   simdCases,
   type SimdFamily,
 } from "./simd_cases.ts";
+import { SIMD_FAMILIES } from "./simd_families.ts";
 import { SimdInterpreter } from "./simd_interpreted.ts";
 import { buildNative, runNative } from "./simd_native.ts";
 

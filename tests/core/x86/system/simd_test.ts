@@ -45,6 +45,34 @@ Deno.test("CLTS counts for the next instruction", () => {
   assertEquals(m.get("rip"), 0x8007);
 });
 
+/** XSETBV of `xcr0`, then VPADDB XMM0, XMM0, XMM1. */
+function avx(xcr0: number): string {
+  return `31 C9 31 D2 B8 0${xcr0} 00 00 00 0F 01 D1 C5 F9 FC C1 F4`;
+}
+
+Deno.test("VEX-encoded instructions need CR4.OSXSAVE and the state in XCR0", () => {
+  const OSXSAVE = 0x4_0000n;
+  assertEquals(machine(0n, OSFXSR).code("C5 F9 FC C1 F4").trap(), UD);
+  for (const xcr0 of [1, 3]) {
+    assertEquals(machine(0n, OSXSAVE).code(avx(xcr0)).trap(), UD);
+  }
+  // Neither CR4.OSFXSR nor CR0.EM counts.
+  assertEquals(machine(EM, OSXSAVE).code(avx(7)).run(), "hlt");
+  assertEquals(machine(TS, OSXSAVE).code(avx(7)).trap(), NM);
+});
+
+Deno.test("a masked store that faults stores nothing", () => {
+  // VMASKMOVPS [0x1EFF8], XMM1, XMM0, all lanes chosen; the second page is missing.
+  const m = machine(0n, 0x4_0000n).code(
+    avx(7).replace("C5 F9 FC C1", "C4 E2 71 2E 04 25 F8 EF 01 00"),
+  );
+  m.memory.writeU32(m.pageEntry(0x1f000), 0);
+  state(m).setBigUint64(VEC_B, 0x11n, true);
+  for (let n = 0; n < 16; n++) state(m).setUint8(VEC_B + 16 + n, 0xff);
+  assertEquals(m.trap(), PF);
+  assertEquals(m.word(0x1eff8), 0);
+});
+
 Deno.test("an unmasked exception is #XM, or #UD without CR4.OSXMMEXCPT, and changes only MXCSR", () => {
   for (
     const [cr4, vector] of [[OSFXSR | OSXMMEXCPT, XM], [OSFXSR, UD]] as const
