@@ -25,6 +25,7 @@ both ways, the trace of the SynDbg MSRs, and a summary.
 
 Options:
   --backend NAME  auto, interp or kvm (default auto)
+  --kvm-hyperv BY Who is Hyper-V on KVM: user, kernel or auto (default auto)
   --mode MODE     msr or hypercall (default msr)
   --profile NAME  hyperv or kvm (default hyperv)
   -h, --help      Print help`,
@@ -38,7 +39,10 @@ and output, port 0xe9 text goes there too. A write of V to port 0xf4 ends the
 run with exit code V * 2 + 1; HLT with interrupts off and a reset end it with 0.
 
 Options:
-  --backend NAME      auto, interp or kvm (default auto)
+  --backend NAME      auto, interp or kvm (default auto: kvm where it is fit)
+  --kvm-hyperv BY     Who is Hyper-V on KVM: user (syndbg), kernel (KVM's own,
+                      which hands debug commands on) or auto (default auto:
+                      kernel where KVM has it)
   --memory SIZE       RAM, such as 64M (default 64M)
   --mode MODE         What OPTIONS tells the guest to use: msr or hypercall
                       (default msr)

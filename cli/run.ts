@@ -6,7 +6,7 @@ import {
   type GuestMachineOptions,
 } from "../hyperv/guest_machine.ts";
 import { formatTrace, traceJson, type TraceSink } from "../hyperv/trace.ts";
-import { openBackend } from "./backends.ts";
+import { BACKEND_OPTIONS, openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
 import { openDebug } from "./debug_options.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
@@ -27,7 +27,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   const options = parseOptions("run", args, {
     boolean: ["no-syndbg", "enforce-cpuid"],
     string: [
-      "backend",
+      ...BACKEND_OPTIONS,
       "memory",
       "mode",
       "profile",
@@ -91,14 +91,17 @@ function machineSettings(
   output: ConsoleOutput,
 ): GuestMachineOptions {
   const trace = traceSink(options.value("trace"));
+  const enforceCpuid = options.flag("enforce-cpuid");
+  const { backend, note } = openBackend(options, enforceCpuid);
+  if (note !== undefined) console.error(`syndbg: ${note}`);
   return {
-    backend: openBackend(options.value("backend") ?? "auto"),
+    backend,
     memorySize: parseSize("memory", options.value("memory") ?? "64M"),
     profile: parseChoice("profile", options.value("profile") ?? "hyperv", [
       "hyperv",
       "kvm",
     ]),
-    enforceCpuid: options.flag("enforce-cpuid"),
+    enforceCpuid,
     onOutput: (byte) => output.write(byte),
     onCrash: ({ parameters, message }) => {
       const words = parameters.map((word) => `0x${word.toString(16)}`);

@@ -311,6 +311,11 @@ export interface Backend {
   supportedCpuid(): CpuidEntry[];
   /** The guest's TSC frequency in Hz. */
   readonly tscFrequency: number;
+  /**
+   * Where the guest's VMCALL and VMMCALL do not come to the {@linkcode VmHost}: machine code, the same for all modes, of a
+   * function whose call does.
+   */
+  readonly hypercallCode?: Uint8Array<ArrayBuffer> | undefined;
   /** Makes a VM over `memory`, whose guest talks to `host`. */
   createVm(memory: GuestMemory, host: VmHost): Vm;
 }

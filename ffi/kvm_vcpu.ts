@@ -78,7 +78,10 @@ const NO_SUCH_CALL = 2n;
 const HYPERCALL_INSTRUCTION = HYPERCALL_CODE[0]! | HYPERCALL_CODE[1]! << 8;
 const MSR_TSC = 0x10;
 const MSR_TSC_ADJUST = 0x3b;
-const MSR_DEBUG_OPTIONS = 0x4000_00ff;
+const MSR_DEBUG_CONTROL = 0x4000_00f1;
+const MSR_DEBUG_STATUS = 0x4000_00f2;
+/** CRASH_P0 to P4. */
+const CRASH_PARAMETERS = [0, 1, 2, 3, 4].map((n) => 0x4000_0100 + n);
 
 function isSynthetic(msr: number): boolean {
   return msr >= SYNTHETIC_MSRS.first &&
@@ -106,6 +109,8 @@ export class KvmVcpu implements Vcpu {
   #shutdown = false;
   /** The run is to end: a kick, or the slice is over. */
   #stop = false;
+  /** The kernel's last run ended with no exit. */
+  #interrupted = false;
   readonly #regs = new Struct(Size.regs);
   readonly #sregs = new Struct(Size.sregs);
   readonly #translation = new Struct(Size.translation);
@@ -138,10 +143,6 @@ export class KvmVcpu implements Vcpu {
     this.#file = this.#open();
     try {
       this.#atReset = readImage(this.#file, vm.facts.msrs);
-      const { debugOptions } = vm.options;
-      if (vm.mode === "kernel" && id === 0 && debugOptions !== undefined) {
-        writeMsrs(this.#file, [[MSR_DEBUG_OPTIONS, debugOptions]]);
-      }
     } catch (error) {
       this.close();
       throw error;
@@ -268,15 +269,14 @@ export class KvmVcpu implements Vcpu {
           break;
         case Exit.Debug:
           return this.#debugExit();
-        case Exit.SystemEvent: {
-          const type = run32[RunSystemEvent.type >> 2]!;
-          if (type === SystemEvent.Crash) break;
+        case Exit.SystemEvent:
+          if (this.#systemEvent(run32[RunSystemEvent.type >> 2]!)) break;
           this.#shutdown = true;
           return this.#end("shutdown");
-        }
         default:
           return this.#fail(this.#failure());
       }
+      this.#interrupted = false;
       if (exits % CLOCK_EVERY === 0 && performance.now() >= deadline) {
         // The kernel finishes the instruction of this exit, and comes back.
         this.kick();
@@ -286,6 +286,7 @@ export class KvmVcpu implements Vcpu {
 
   #end(reason: VcpuExit["reason"]): VcpuExit {
     this.#stop = false;
+    this.#interrupted = reason === "interrupted";
     this.#file.run8[Run.immediateExit] = 0;
     this.#exit.reason = reason;
     return this.#exit as VcpuExit;
@@ -364,13 +365,15 @@ export class KvmVcpu implements Vcpu {
 
   /** KVM's own Hyper-V hands something on. */
   #hyperv(): void {
-    const { run32, view } = this.#file;
+    const file = this.#file;
+    const { run32, view } = file;
     const handler = this.#vm.hypervHandler;
     const word = (at: number): bigint => view.getBigUint64(at, true);
     switch (run32[RunHyperv.type >> 2]) {
       case HypervExit.Syndbg: {
         // STATUS as it comes is left over from some earlier exit: it is always written.
         const status = handler?.syndbg(
+          this.id,
           run32[RunSyndbg.msr >> 2]!,
           word(RunSyndbg.control),
           word(RunSyndbg.sendPage),
@@ -378,6 +381,11 @@ export class KvmVcpu implements Vcpu {
           word(RunSyndbg.pendingPage),
         );
         view.setBigUint64(RunSyndbg.status, status ?? 0n, true);
+        // A signal between the guest's WRMSR and this exit has used up the kernel's step that takes STATUS over
+        // (Linux arch/x86/kvm/hyperv.c, kvm_hv_syndbg_complete_userspace), so it is written from outside.
+        if (
+          this.#interrupted && run32[RunSyndbg.msr >> 2] === MSR_DEBUG_CONTROL
+        ) writeMsrs(file, [[MSR_DEBUG_STATUS, status ?? 0n]]);
         break;
       }
       case HypervExit.Hcall: {
@@ -391,6 +399,21 @@ export class KvmVcpu implements Vcpu {
         break;
       }
     }
+  }
+
+  /** KVM's own Hyper-V tells of a reset or a crash: false if nobody hears. */
+  #systemEvent(type: number): boolean {
+    const handler = this.#vm.hypervHandler;
+    if (type === SystemEvent.Crash) {
+      const [p0, p1, p2, p3, p4] = CRASH_PARAMETERS.map((msr) =>
+        this.getMsr(msr) ?? 0n
+      );
+      handler?.crash([p0!, p1!, p2!, p3!, p4!]);
+      return true;
+    }
+    if (type !== SystemEvent.Reset) return false;
+    handler?.reset();
+    return handler !== undefined;
   }
 
   /** A write to the hypercall port: false if it is no hypercall page's. */

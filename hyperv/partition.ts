@@ -8,6 +8,7 @@ import type { GuestMemory } from "../core/guest_memory.ts";
 import type { DebugTransport } from "./debug_transport.ts";
 import { HvAccess, HvFeature, HvLeaf } from "./defs/cpuid.ts";
 import { HvStatus } from "./defs/hypercall.ts";
+import type { HypervHandler } from "./defs/kernel_exits.ts";
 import { HV_MSR_END, HvMsr } from "./defs/msr.ts";
 import { SYNDBG_USE_HYPERCALLS } from "./defs/syndbg.ts";
 import { Gates } from "./gates.ts";
@@ -61,6 +62,8 @@ export interface PartitionOptions {
   };
   /** Instruction in the hypercall page. Default `vmmcall`. */
   hypercallInstruction?: "vmcall" | "vmmcall";
+  /** What the page holds instead, for a backend in which neither traps. */
+  hypercallCode?: Uint8Array<ArrayBuffer> | undefined;
   /** APIC timer frequency in Hz that the guest is told. Default 1 GHz. */
   apicFrequency?: number;
   /** Receives trace points. */
@@ -487,9 +490,8 @@ export class Partition {
     if ((words[OS_ID]! | words[OS_ID + 1]!) === 0) return MsrResult.Handled;
     if ((low & 1) !== 0 && !host) {
       const gpa = (high >>> 0) * 0x1_0000_0000 + ((low & -4096) >>> 0);
-      const code = this.#o.hypercallInstruction === "vmcall"
-        ? VMCALL_RET
-        : VMMCALL_RET;
+      const code = this.#o.hypercallCode ??
+        (this.#o.hypercallInstruction === "vmcall" ? VMCALL_RET : VMMCALL_RET);
       if (!this.#memory.contains(gpa, code.length)) return MsrResult.Refused;
       this.#memory.write(gpa, code);
     }
@@ -575,6 +577,7 @@ export class Partition {
    * @returns What the VMM has to write back as STATUS.
    */
   serveSyndbgExit(
+    vcpu: number,
     index: number,
     control: bigint,
     sendGpa: bigint,
@@ -582,6 +585,11 @@ export class Partition {
     pendingGpa: bigint,
   ): bigint {
     if (this.#syndbg === undefined) return 0n;
+    if (this.#trace !== undefined) {
+      const value = index === HvMsr.SyndbgControl ? control : pendingGpa;
+      const [low, high] = split(value);
+      this.#traceMsr("kvm_hv_syndbg_set_msr", vcpu, index, low, high, false);
+    }
     if (index === HvMsr.SyndbgPendingBuffer) {
       this.#syndbg.setPendingPage(Number(pendingGpa));
       return 0n;
@@ -605,10 +613,6 @@ export class Partition {
     first: bigint,
     second: bigint,
   ): bigint {
-    const split = (value: bigint): [number, number] => [
-      Number(BigInt.asUintN(32, value)),
-      Number(BigInt.asUintN(32, value >> 32n)),
-    ];
     decodeCall(
       this.#call,
       vcpu,
@@ -616,11 +620,26 @@ export class Partition {
       ...split(first),
       ...split(second),
     );
+    if (this.#trace !== undefined) this.#traceCall();
     // The exit has no "again", and no #UD either.
     this.#call.forwarded = true;
-    const status = dispatchCall(this.#call, this.#context);
+    const result = dispatchCall(this.#call, this.#context);
     this.#call.forwarded = false;
-    return BigInt(status < 0 ? HvStatus.InvalidHypercallCode : status);
+    const status = result < 0 ? HvStatus.InvalidHypercallCode : result;
+    if (this.#trace !== undefined) this.#traceDone(vcpu, status, 0);
+    return BigInt(status);
+  }
+
+  /** What a kernel that is Hyper-V itself hands on, with its gates done, is served by this. */
+  kernelHandler(): HypervHandler {
+    return {
+      syndbg: (...values) => this.serveSyndbgExit(...values),
+      hypercall: (...values) => this.serveHypercallExit(...values),
+      reset: () => this.#o.onReset?.(),
+      // The kernel does not tell whether P3 and P4 name a message.
+      crash: (parameters) =>
+        this.#o.onCrash?.({ parameters, message: undefined }),
+    };
   }
 
   // Life. --------------------------------------------------------------------------
@@ -767,6 +786,13 @@ function isDebugMsr(index: number): boolean {
 
 function pair(low: number, high: number): bigint {
   return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+}
+
+function split(value: bigint): [low: number, high: number] {
+  return [
+    Number(BigInt.asUintN(32, value)),
+    Number(BigInt.asUintN(32, value >> 32n)),
+  ];
 }
 
 function put(value: Uint32Array, number: bigint): MsrResult {

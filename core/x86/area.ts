@@ -13,14 +13,15 @@ const PIECE = 64;
 
 /** Reads the area that begins at the linear address in {@linkcode EA}. */
 export function readArea(cpu: Cpu, bytes: Uint8Array): void {
-  readPiece(cpu, bytes, 0, 1);
-  readPiece(cpu, bytes, bytes.length - 1, 1);
+  readPart(cpu, bytes, 0, 1);
+  readPart(cpu, bytes, bytes.length - 1, 1);
   for (let done = 0; done < bytes.length; done += PIECE) {
-    readPiece(cpu, bytes, done, Math.min(PIECE, bytes.length - done));
+    readPart(cpu, bytes, done, Math.min(PIECE, bytes.length - done));
   }
 }
 
-function readPiece(
+/** Reads at most 64 bytes of an area to the same offset in a buffer. */
+export function readPart(
   cpu: Cpu,
   bytes: Uint8Array,
   offset: number,

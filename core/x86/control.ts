@@ -37,8 +37,7 @@ const CR0_BITS = Cr.PE | Cr.MP | Cr.EM | Cr.TS | Cr.ET | Cr.NE | Cr.WP |
 /** CR4 bits of features that CPUID shows. */
 const CR4_BITS = Cr.TSD | Cr.DE | Cr.PSE | Cr.PAE | Cr.MCE | Cr.PGE | Cr.PCE |
   Cr.OSFXSR | Cr.OSXMMEXCPT | Cr.OSXSAVE | Cr.UMIP | Cr.FSGSBASE | Cr.PCIDE |
-  Cr.SMEP |
-  Cr.SMAP;
+  Cr.SMEP | Cr.SMAP;
 
 /** Sets CR0 with all its checks. */
 export function setCr0(cpu: Cpu, value: number): void {

@@ -5,8 +5,9 @@
  *
  * @module
  */
+import { requireAlignment } from "./access.ts";
 import { linearOf } from "./address.ts";
-import { probeArea, readArea, writeArea } from "./area.ts";
+import { probeArea, readArea, readPart, writeArea } from "./area.ts";
 import { checkOsxsave, saveAreaSize, setXcr0 } from "./control.ts";
 import type { Cpu } from "./cpu.ts";
 import { fault, gp0, Vector } from "./fault.ts";
@@ -34,7 +35,7 @@ import {
 import type { Handler, OpDef } from "./opcode.ts";
 import { put32 } from "./operand.ts";
 import { Cr } from "./paging.ts";
-import { initialize, physical, Status, summarize } from "./x87.ts";
+import { charge, initialize, physical, Status, summarize } from "./x87.ts";
 import { CONTROL_BITS } from "./x87_environment.ts";
 
 const RAX = GPR, RCX = GPR + 2, RDX = GPR + 4;
@@ -51,14 +52,16 @@ const At = {
   mxcsr: 24,
   st: 32,
   xmm: 160,
-  /** What FXSAVE writes ends here. */
-  fxsaveEnd: 416,
+  fxsaveEnd: 512,
   present: 512,
   compacted: 520,
   headerEnd: 576,
   ymm: 576,
 } as const;
 const COMPACTED = 0x8000_0000;
+
+/** What saving or restoring takes beyond other instructions, in instructions. */
+const XSAVE_COST = 100;
 
 const AREA = new Uint8Array(832);
 const VIEW = new DataView(AREA.buffer);
@@ -144,16 +147,20 @@ function locate(
   alignment: number,
   write: boolean,
 ): void {
+  charge(cpu, XSAVE_COST);
   linearOf(cpu, pc, size, write);
-  if ((cpu.i32[EA]! & (alignment - 1)) !== 0) gp0(cpu);
+  const low = cpu.i32[EA]!;
+  // On AMD alignment checks see an FXSAVE area as one of words of 4 bytes.
+  if (alignment === 16) requireAlignment(cpu, low, 4);
+  if ((low & (alignment - 1)) !== 0) gp0(cpu);
 }
 
 /** FXSAVE. Without CR4.OSFXSR there is no SSE state. */
 function fxsave(wide: boolean): Handler {
   return (cpu, _a, _b, pc) => {
     checkFx(cpu);
-    locate(cpu, pc, 512, 16, true);
-    probeArea(cpu, 512);
+    locate(cpu, pc, At.fxsaveEnd, 16, true);
+    probeArea(cpu, At.fxsaveEnd);
     putX87(cpu, wide);
     if ((cpu.i32[CR4]! & Cr.OSFXSR) === 0) {
       writeArea(cpu, AREA, 0, At.mxcsr);
@@ -170,7 +177,7 @@ function fxsave(wide: boolean): Handler {
 function fxrstor(wide: boolean): Handler {
   return (cpu, _a, _b, pc) => {
     checkFx(cpu);
-    locate(cpu, pc, 512, 16, false);
+    locate(cpu, pc, At.fxsaveEnd, 16, false);
     readArea(cpu, AREA.subarray(0, At.fxsaveEnd));
     const sse = (cpu.i32[CR4]! & Cr.OSFXSR) !== 0;
     if (sse) checkMxcsr(cpu);
@@ -267,7 +274,7 @@ function putHeader(
     writeArea(cpu, AREA, At.present, At.compacted + 8);
     return;
   }
-  readArea(cpu, AREA.subarray(0, At.headerEnd));
+  readPart(cpu, AREA, At.present, 8);
   const others = VIEW.getInt32(At.present, true) & ~components;
   VIEW.setInt32(At.present, others | (components & used), true);
   writeArea(cpu, AREA, At.present, At.compacted);
@@ -297,20 +304,19 @@ function xrstor(wide: boolean): Handler {
     const i = cpu.i32;
     const components = requested(cpu);
     locate(cpu, pc, At.headerEnd, 64, false);
-    readArea(cpu, AREA.subarray(0, At.headerEnd));
+    readPart(cpu, AREA, At.present, At.headerEnd - At.present);
     checkHeader(cpu);
     const present = VIEW.getInt32(At.present, true) & components;
     const compacted = VIEW.getInt32(At.compacted + 4, true) !== 0;
+    const size = saveAreaSize(compacted ? present : components);
+    locate(cpu, pc, size, 64, false);
+    readArea(cpu, AREA.subarray(0, size));
     const initial = components & ~present;
     // The standard form loads MXCSR whether SSE state is present or not.
     const mxcsr = compacted
       ? (present & Component.Sse) !== 0
       : (components & (Component.Sse | Component.Avx)) !== 0;
     if (mxcsr) checkMxcsr(cpu);
-    if ((present & Component.Avx) !== 0) {
-      locate(cpu, pc, AREA.length, 64, false);
-      readArea(cpu, AREA);
-    }
     if ((present & Component.X87) !== 0) getX87(cpu, wide);
     if (mxcsr) i[MXCSR] = VIEW.getInt32(At.mxcsr, true);
     else if ((initial & Component.Sse) !== 0) i[MXCSR] = MXCSR_INITIAL;

@@ -30,6 +30,12 @@ export interface Format {
   readonly infinity: bigint;
   /** The sign bit. */
   readonly sign: bigint;
+  /** All bits but the sign. */
+  readonly magnitude: bigint;
+  /** The integer bit, stored or not. */
+  readonly integer: bigint;
+  /** `stored`, for shifting by it. */
+  readonly shift: bigint;
   /** What invalid operations give: the negative quiet NaN with an empty payload. */
   readonly defaultNan: bigint;
 }
@@ -52,6 +58,9 @@ function format(precision: number, exponent: number, implied: number): Format {
     quiet,
     infinity,
     sign,
+    magnitude: sign - 1n,
+    integer: 1n << BigInt(precision - 1),
+    shift: BigInt(stored),
     defaultNan: sign | infinity | quiet,
   };
 }
@@ -96,7 +105,11 @@ export function bitLength(value: bigint): number {
 
 /** The largest integer whose square is not above a positive number. */
 export function integerSqrt(value: bigint): bigint {
-  let root = 1n << BigInt((bitLength(value) + 1) >> 1);
+  const length = bitLength(value);
+  // Newton's steps come down from a first guess that is above the root.
+  let root = length > 1000
+    ? 1n << BigInt((length + 1) >> 1)
+    : BigInt(Math.ceil(Math.sqrt(Number(value)) * (1 + 2 ** -50)));
   for (;;) {
     const next = (root + value / root) >> 1n;
     if (next >= root) return root;
@@ -106,8 +119,8 @@ export function integerSqrt(value: bigint): bigint {
 
 /** Whether a bit pattern is a NaN. */
 export function isNan(f: Format, bits: bigint): boolean {
-  return (bits & f.infinity) === f.infinity &&
-    (bits & ~f.sign) !== f.infinity;
+  const magnitude = bits & f.magnitude;
+  return magnitude > f.infinity && (magnitude & f.infinity) === f.infinity;
 }
 
 /** Whether a NaN is a signaling one. */
@@ -132,16 +145,14 @@ class Operand {
   significand = 0n;
 
   set(f: Format, bits: bigint): void {
-    this.negative = (bits & f.sign) !== 0n;
-    const field = Number((bits & ~f.sign) >> BigInt(f.stored));
+    const magnitude = bits & f.magnitude;
     const fraction = bits & f.fraction;
+    const field = Number(magnitude >> f.shift);
+    this.negative = magnitude !== bits;
     this.infinite = field === f.special;
     this.denormal = field === 0 && fraction !== 0n;
     this.exponent = (field === 0 ? 1 : field) - f.bias - f.precision + 1;
-    // For F80 the integer bit is there already.
-    this.significand = field === 0
-      ? fraction
-      : fraction | (1n << BigInt(f.precision - 1));
+    this.significand = field === 0 ? fraction : fraction | f.integer;
   }
 
   get zero(): boolean {
@@ -321,6 +332,14 @@ export class SoftFloat {
     this.roundedUp = false;
     if (x.infinite) return x.negative ? to.infinity | to.sign : to.infinity;
     if (denormals && this.#denormal(x)) return 0n;
+    if (to.precision >= from.precision && x.significand >= from.integer) {
+      // Wider formats hold every normal number exactly.
+      const top = x.exponent + from.precision - 1;
+      const fraction = x.significand <<
+        BigInt(to.precision - from.precision);
+      return (x.negative ? to.sign : 0n) |
+        (BigInt(top + to.bias) << to.shift) | (fraction & to.fraction);
+    }
     return this.round(to, x.negative, x.exponent, x.significand);
   }
 
@@ -395,7 +414,7 @@ export class SoftFloat {
     let top = exponent + length - 1;
     let rounded = this.#shift(negative, significand, length - precision);
     let inexact = this.#inexact;
-    if (rounded >> BigInt(precision) !== 0n) {
+    if (this.roundedUp && rounded >> BigInt(precision) !== 0n) {
       rounded >>= 1n;
       top++;
     }
@@ -438,8 +457,10 @@ export class SoftFloat {
       return this.roundedUp ? sign | f.infinity : sign;
     }
     if (inexact) this.flags |= Exception.Precision;
-    rounded <<= BigInt(f.precision - precision);
-    const field = BigInt(top + f.bias) << BigInt(f.stored);
+    if (precision < f.precision) {
+      rounded <<= BigInt(f.precision - precision);
+    }
+    const field = BigInt(top + f.bias) << f.shift;
     return sign | field | (rounded & f.fraction);
   }
 
@@ -459,7 +480,7 @@ export class SoftFloat {
     if (count <= 0) return significand << BigInt(-count);
     const n = BigInt(count);
     const quotient = significand >> n;
-    const rest = significand - (quotient << n);
+    const rest = BigInt.asUintN(count, significand);
     if (rest === 0n) return quotient;
     this.#inexact = true;
     let up: boolean;

@@ -28,7 +28,9 @@ import { simdShuffleOps } from "./ops_simd_shuffle.ts";
 import { simdStringOps } from "./ops_simd_string.ts";
 import { stringOps } from "./ops_string.ts";
 import { systemOps } from "./ops_system.ts";
-import { x87Ops } from "./ops_x87.ts";
+import { x87ArithmeticOps } from "./ops_x87_arithmetic.ts";
+import { x87ControlOps } from "./ops_x87_control.ts";
+import { x87MoveOps } from "./ops_x87_move.ts";
 import { xsaveOps } from "./ops_xsave.ts";
 import { unavailable } from "./simd.ts";
 
@@ -67,7 +69,9 @@ export function opcodeTable(): OpcodeTable {
       simdStringOps,
       stringOps,
       systemOps,
-      x87Ops,
+      x87ArithmeticOps,
+      x87ControlOps,
+      x87MoveOps,
       xsaveOps,
     ]);
     // The decoder substitutes these; no opcode names them.

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { readAddress } from "./access.ts";
+import { readAddress, requireAlignment } from "./access.ts";
 import { linearOf, offsetOf, segmentOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { fault, undefinedOpcode, Vector } from "./fault.ts";
@@ -16,6 +16,8 @@ import {
   BLOCK_RIP,
   CR0,
   EA,
+  Event,
+  EVENTS,
   FCS,
   FCW,
   FDP,
@@ -67,6 +69,19 @@ export const INDEFINITE = F80.defaultNan;
 /** The x87's arithmetic, set up by {@linkcode begin}. */
 export const soft: SoftFloat = new SoftFloat();
 
+/** What an x87 instruction takes beyond others, in instructions. */
+export const X87_COST = 24;
+/** How much of that may be run up before the loop has to look at it. */
+const COST_LIMIT = 2000;
+
+/** Takes the time for something slow off the budget of the loop, also if it does not leave the block. */
+export function charge(cpu: Cpu, cost: number): void {
+  cpu.spent += cost;
+  if (cpu.spent > COST_LIMIT) {
+    cpu.i32[EVENTS] = cpu.i32[EVENTS]! | Event.LeaveBlock;
+  }
+}
+
 /** #NM if CR0 asks for it: all x87 instructions begin with this, except WAIT. */
 export function checkAvailable(cpu: Cpu): void {
   if ((cpu.i32[CR0]! & (Cr.EM | Cr.TS)) !== 0) fault(cpu, Vector.NM);
@@ -81,6 +96,7 @@ export function checkPending(cpu: Cpu): void {
 export function begin(cpu: Cpu): void {
   checkAvailable(cpu);
   checkPending(cpu);
+  charge(cpu, X87_COST);
   const control = cpu.i32[FCW]!;
   soft.flags = 0;
   soft.roundedUp = false;
@@ -129,9 +145,10 @@ function setPointers(cpu: Cpu, pc: number): void {
   i[FDS] = i[SEG + segmentOf(cpu, pc) * SEG_WORDS + SEG_SEL]!;
 }
 
-/** Host address of an operand in memory that is read. */
+/** Host address of an operand in memory that is read. For one of ten bytes the alignment that counts is 8. */
 export function source(cpu: Cpu, pc: number, size: number): number {
   linearOf(cpu, pc, size, false);
+  if (size === 10) requireAlignment(cpu, cpu.i32[EA]!, 8);
   return readAddress(cpu, cpu.i32[EA]!, cpu.i32[EA + 1]!, size);
 }
 

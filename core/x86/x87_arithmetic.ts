@@ -22,7 +22,7 @@ const SIGNIFICAND = F80.fraction;
 
 /** Pseudo-NaNs, pseudo-infinities and unnormals: the integer bit is missing. */
 export function isUnsupported(bits: bigint): boolean {
-  return (bits & INTEGER_BIT) === 0n && (bits & ~F80.sign) > SIGNIFICAND;
+  return (bits & INTEGER_BIT) === 0n && (bits & F80.magnitude) > SIGNIFICAND;
 }
 
 /** Neither a number nor an infinity. */
@@ -32,18 +32,18 @@ export function isSpecial(bits: bigint): boolean {
 
 /** Denormals and pseudo-denormals. */
 export function isDenormal(bits: bigint): boolean {
-  const magnitude = bits & ~F80.sign;
+  const magnitude = bits & F80.magnitude;
   return magnitude !== 0n && magnitude <= SIGNIFICAND;
 }
 
 /** Zero of either sign. */
 export function isZero(bits: bigint): boolean {
-  return (bits & ~F80.sign) === 0n;
+  return (bits & F80.magnitude) === 0n;
 }
 
 /** Infinity of either sign. */
 export function isInfinite(bits: bigint): boolean {
-  return (bits & ~F80.sign) === F80.infinity;
+  return (bits & F80.magnitude) === F80.infinity;
 }
 
 /** The result of an operation on one special operand. */
@@ -86,7 +86,7 @@ export function widen(f: Format, bits: bigint): Widened {
     EXACT.value = isSignaling(f, bits) ? quiet ^ F80.quiet : quiet;
   } else {
     EXACT.value = soft.convert(f, F80, bits, false);
-    const magnitude = bits & ~f.sign;
+    const magnitude = bits & f.magnitude;
     EXACT.denormal = magnitude !== 0n && magnitude <= f.fraction;
   }
   return EXACT;

@@ -25,11 +25,13 @@ import {
 import type { Handler } from "./opcode.ts";
 import {
   begin,
+  charge,
   checkAvailable,
   EXCEPTIONS,
   initialize,
   physical,
   summarize,
+  X87_COST,
 } from "./x87.ts";
 
 /** Bits of {@linkcode FCW} that can be set. */
@@ -150,6 +152,7 @@ function locate(
   bytes: number,
   write: boolean,
 ): void {
+  charge(cpu, X87_COST);
   linearOf(cpu, pc, bytes, write);
   requireAlignment(cpu, cpu.i32[EA]!, size);
 }

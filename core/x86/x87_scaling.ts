@@ -18,7 +18,7 @@ const BIAS = F80.bias;
 
 /** Exponent of the last bit of the significand. */
 export function lastBit(bits: bigint): number {
-  const field = Number((bits & ~F80.sign) >> 64n);
+  const field = Number((bits & F80.magnitude) >> 64n);
   return (field === 0 ? 1 : field) - BIAS - 63;
 }
 

@@ -172,7 +172,7 @@ function sineCosine(x: Real): SineCosine {
 
 /** Whether an angle is too large to be reduced: 2^63 and more. */
 export function isOutOfRange(x: bigint): boolean {
-  const exponent = Number((x & ~F80.sign) >> 64n);
+  const exponent = Number((x & F80.magnitude) >> 64n);
   return !isSpecial(x) && exponent >= F80.bias + 63 &&
     exponent < F80.special;
 }
@@ -284,7 +284,7 @@ export function powerOf2Less1(x: bigint): bigint {
   if (isSpecial(x)) return special(x);
   if (isInfinite(x)) return isNegative(x) ? PLUS_ONE | F80.sign : x;
   if (denormal(x) || isZero(x)) return x;
-  const size = x & ~F80.sign;
+  const size = x & F80.magnitude;
   const negative = isNegative(x);
   if (size >= PLUS_ONE) {
     soft.flags |= Exception.Precision;
@@ -391,7 +391,7 @@ export function yLog2Plus1(x: bigint, y: bigint): bigint {
   if (denormal(x, y)) return x;
   if (isInfinite(x) || isInfinite(y)) return F80.infinity | sign;
   if (isZero(x) || isZero(y)) return sign;
-  if (isNegative(x) && (x & ~F80.sign) >= PLUS_ONE) {
+  if (isNegative(x) && (x & F80.magnitude) >= PLUS_ONE) {
     soft.flags |= Exception.Precision;
     return x;
   }

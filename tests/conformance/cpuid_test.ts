@@ -128,7 +128,7 @@ for (const backend of backends) {
   }
 
   for (const mode of MODES) {
-    guestTest(backend, `CPUID in ${mode} mode`, {}, async (guest) => {
+    guestTest(backend, `CPUID in ${mode} mode`, { mode }, async (guest) => {
       const [found] = await leaves(guest, [FIRST], mode);
       assertEquals(vendor(found!), "Microsoft Hv");
     });

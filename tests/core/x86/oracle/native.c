@@ -5,7 +5,7 @@
  * changes the registers that its return restores, and the exception that ends
  * the snippet brings it back with all registers saved.
  *
- * Build: gcc -O2 -static-pie -o native native.c
+ * Build: gcc -O2 -static-pie -mno-red-zone -o native native.c
  * A static program that is not at a fixed address leaves the low addresses,
  * which the snippets use, free.
  */
@@ -27,6 +27,8 @@
 #define CODE_PAGE 0x8000
 #define WINDOW_PAGES 0xd000
 #define WINDOW_END 0xf000
+/* Most bytes of a snippet. */
+#define CODE_MAX 96
 
 /* How much of the XSAVE area is set and told: x87 state or nothing. */
 #define STATE_X87 160
@@ -37,7 +39,7 @@ struct request {
   uint16_t window_length;
   uint32_t window;
   uint32_t flags, code;
-  uint8_t bytes[16];
+  uint8_t bytes[CODE_MAX];
   uint64_t registers[16];
   uint32_t state_length, unused;
 };
@@ -110,6 +112,10 @@ static void next(greg_t *g, uint8_t *area) {
 
 static void handle(int number, siginfo_t *info, void *context) {
   (void)number, (void)info;
+  /* AC is not for us; NT and ID would stay for the next snippet. */
+  __asm__ volatile("pushfq\n\tandl $~0x244000, (%%rsp)\n\tpopfq" : : : "cc", "memory");
+  /* 32-bit code needs them, and may have changed them; 64-bit code does not look. */
+  __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(DATA));
   mcontext_t *machine = &((ucontext_t *)context)->uc_mcontext;
   if (running) finish(machine->gregs, machine->fpregs);
   running = 1;
@@ -138,8 +144,6 @@ int main(void) {
   const int signals[] = {SIGTRAP, SIGILL, SIGFPE, SIGSEGV, SIGBUS};
   for (size_t n = 0; n < sizeof signals / sizeof *signals; n++)
     sigaction(signals[n], &action, NULL);
-  /* 32-bit code needs them; 64-bit code does not look. */
-  __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(DATA));
   __asm__ volatile("int3");
   return 1;
 }

@@ -1,21 +1,31 @@
 /**
- * Builds and runs native.c.
+ * Builds and runs native programs.
  *
  * @module
  */
 
-/** Builds the program; the caller removes it. */
-export async function buildNative(): Promise<string> {
+/** Builds a program of one C file; the caller removes it. */
+export async function buildProgram(
+  source: URL,
+  options: readonly string[] = [],
+): Promise<string> {
   const program = await Deno.makeTempFile();
-  const source = new URL("native.c", import.meta.url).pathname;
   const { success } = await new Deno.Command("gcc", {
-    args: ["-O2", "-Wall", "-static-pie", "-o", program, source],
+    args: ["-O2", "-Wall", ...options, "-o", program, source.pathname],
   }).output();
-  if (!success) throw new Error(`Cannot build: ${source}`);
+  if (!success) throw new Error(`Cannot build: ${source.pathname}`);
   return program;
 }
 
-/** Runs it on encoded cases: encoded outcomes. */
+/** Builds native.c. */
+export function buildNative(): Promise<string> {
+  return buildProgram(new URL("native.c", import.meta.url), [
+    "-static-pie",
+    "-mno-red-zone",
+  ]);
+}
+
+/** Runs a program on its standard input: its standard output. */
 export async function runNative(
   program: string,
   input: Uint8Array,
@@ -24,8 +34,8 @@ export async function runNative(
     .spawn();
   const output = child.output();
   const writer = child.stdin.getWriter();
-  await writer.write(input);
-  await writer.close();
+  // If it ends early the exit code tells.
+  await writer.write(input).then(() => writer.close(), () => {});
   const { success, code, stdout } = await output;
   if (!success) throw new Error(`Cannot execute cases: exit code ${code}`);
   return stdout;

@@ -7,25 +7,19 @@
  *
  * @module
  */
-import { decodeResponses, encodeRequests } from "./cases.ts";
 import { FAMILIES } from "./families.ts";
-import { buildNative, runNative } from "./native.ts";
+import { NativeProgram } from "./native_program.ts";
 import { pack } from "./recorded.ts";
 
-const program = await buildNative();
-try {
-  for (const { name, cases: make } of FAMILIES) {
-    if (Deno.args.length > 0 && !Deno.args.includes(name)) continue;
-    const cases = make();
-    const input = encodeRequests(cases);
-    const outcomes = decodeResponses(cases, await runNative(program, input));
-    const again = decodeResponses(cases, await runNative(program, input));
-    const data = pack(cases, outcomes);
-    const same = pack(cases, again).every((byte, n) => byte === data[n]);
-    if (!same) throw new Error(`Cannot record: ${name} differs between runs`);
-    await Deno.writeFile(new URL(`data/${name}.bin`, import.meta.url), data);
-    console.log(`${name}: ${cases.length} cases, ${data.length} bytes`);
+await using program = await NativeProgram.build();
+for (const { name, cases: make } of FAMILIES) {
+  if (Deno.args.length > 0 && !Deno.args.includes(name)) continue;
+  const cases = make();
+  const data = pack(cases, await program.run(cases));
+  const again = pack(cases, await program.run(cases));
+  if (!again.every((byte, n) => byte === data[n])) {
+    throw new Error(`Cannot record: ${name} differs between runs`);
   }
-} finally {
-  await Deno.remove(program);
+  await Deno.writeFile(new URL(`data/${name}.bin`, import.meta.url), data);
+  console.log(`${name}: ${cases.length} cases, ${data.length} bytes`);
 }

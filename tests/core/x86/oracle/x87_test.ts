@@ -18,7 +18,9 @@ function hasProcessor(): boolean {
     return missing("Linux on x86-64");
   }
   if (!Deno.readTextFileSync("/proc/cpuinfo").includes("AuthenticAMD")) {
-    return missing("an AMD processor");
+    // Nobody can install one.
+    console.log("Skipped: comparing with this processor needs an AMD one");
+    return false;
   }
   try {
     const quiet = { stdout: "null", stderr: "null" } as const;
