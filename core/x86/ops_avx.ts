@@ -6,7 +6,7 @@
 import type { Cpu } from "./cpu.ts";
 import { gp0 } from "./fault.ts";
 import { setArithmeticFlags } from "./flags.ts";
-import { Flag, MODE, Mode, VEC_B, VEX_B } from "./layout.ts";
+import { Flag, MODE, Mode, R_IMM, VEC_B, VEX_B } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { aesOps } from "./ops_aes.ts";
 import { simdApproximateOps } from "./ops_simd_approximate.ts";
@@ -22,16 +22,18 @@ import {
   moveMaskSingles,
   simdMoveOps,
 } from "./ops_simd_move.ts";
-import { simdRoundOps } from "./ops_simd_round.ts";
+import { dotProduct, simdRoundOps } from "./ops_simd_round.ts";
 import { simdShiftOps } from "./ops_simd_shift.ts";
 import { simdShuffleOps } from "./ops_simd_shuffle.ts";
 import { simdStringOps } from "./ops_simd_string.ts";
 import { copy } from "./simd.ts";
 import { hold, release } from "./simd_float.ts";
+import { F32 } from "./soft_float.ts";
 import {
   clearUpper,
   narrowForm,
   put,
+  sourceOf,
   twoWide,
   upperOf,
   vexCode,
@@ -141,6 +143,16 @@ function narrowing(run: Handler): Handler {
     copy(cpu, VEX_B + 8, VEX_B + 16, 8);
     put(cpu, a, false);
   };
+}
+
+/** VDPPS of 256 bits: two dot products whose steps go together. */
+function dotProducts(cpu: Cpu, a: number, b: number, pc: number): void {
+  const x = sourceOf(cpu, pc);
+  dotProduct(cpu, F32, cpu.i32[pc + R_IMM]!, [
+    [VEX_B, x, b],
+    [VEX_B + 16, x + 256, upperOf(b)],
+  ]);
+  put(cpu, a, true);
 }
 
 /** PTEST, VTESTPS and VTESTPD: bits that count in even and odd words. */
@@ -289,6 +301,7 @@ export function avxOps(): OpDef[] {
       operands: "=Vx Wqq",
       run: narrowing(convert("F2 0F E6")),
     },
+    { code: "VEX.66.L1 0F3A 40", operands: "=Vx Wqq Ib Hx", run: dotProducts },
     ...tests("17", -1, -1),
     ...tests("0E W0", 1 << 31, 1 << 31),
     ...tests("0F W0", 0, 1 << 31),

@@ -6,6 +6,7 @@
 import type { Cpu } from "./cpu.ts";
 import { R_IMM, TEMP_B, VEC_B, VEX_B } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
+import { softConvert } from "./ops_simd_convert.ts";
 import { copy } from "./simd.ts";
 import {
   begin,
@@ -188,10 +189,7 @@ function toHalf(lanes: number): Handler {
     soft.flushToZero = false;
     for (let n = 0; n < lanes; n++) {
       const at = n < 4 ? b + 4 * n : b + 256 + 4 * (n - 4);
-      const bits = readLane(cpu, F32, at);
-      const r = nanOf(F32, bits, bits) >= 0n
-        ? convertNan(F32, F16, bits)
-        : soft.convert(F32, F16, bits);
+      const r = softConvert(F32, F16, readLane(cpu, F32, at));
       cpu.dv.setInt16(TEMP_B + 2 * n, Number(r), true);
     }
     finish(cpu);

@@ -157,7 +157,7 @@ function fromIntegers(f: Format, lanes: number): Handler {
 }
 
 /** A float in the other format, with exceptions, in software. */
-function softConvert(from: Format, to: Format, bits: bigint): bigint {
+export function softConvert(from: Format, to: Format, bits: bigint): bigint {
   if (nanOf(from, bits, bits) >= 0n) return convertNan(from, to, bits);
   const before = soft.flags;
   soft.flags = 0;

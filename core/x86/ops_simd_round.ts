@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Cpu } from "./cpu.ts";
 import { R_IMM, TEMP_B } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { FloatOp, softly } from "./ops_simd_float.ts";
@@ -39,35 +40,50 @@ function round(f: Format, lanes: number): Handler {
   };
 }
 
+/** Destination and sources of 16 bytes of a dot product. */
+type Part = readonly [to: number, a: number, b: number];
+
 /**
  * DPPS and DPPD: products where the immediate's upper half says so, their sum where its lower half does.
- * The sum is made of pairs, and every step raises its exceptions.
+ * The sum is made of pairs, and every step raises the exceptions of all its lanes.
  */
-function dotProduct(f: Format): Handler {
+export function dotProduct(
+  cpu: Cpu,
+  f: Format,
+  imm: number,
+  parts: readonly Part[],
+): void {
   const size = f.width >> 3;
   const lanes = 16 / size;
-  return (cpu, a, b, pc) => {
-    const imm = cpu.i32[pc + R_IMM]!;
-    begin(cpu);
-    const sums: bigint[] = [];
-    for (let n = 0; n < lanes; n++) {
-      const at = n * size;
-      const wanted = ((imm >>> (4 + n)) & 1) !== 0;
-      const x = readLane(cpu, f, a + at), y = readLane(cpu, f, b + at);
-      sums.push(wanted ? softly(f, FloatOp.Mul, x, y) : 0n);
-    }
+  begin(cpu);
+  let sums = parts.map(([, a, b]) =>
+    Array.from({ length: lanes }, (_, n) => {
+      if (((imm >>> (4 + n)) & 1) === 0) return 0n;
+      const x = readLane(cpu, f, a + n * size);
+      return softly(f, FloatOp.Mul, x, readLane(cpu, f, b + n * size));
+    })
+  );
+  finish(cpu);
+  for (let count = lanes; count > 1; count >>= 1) {
+    sums = sums.map((terms) =>
+      Array.from(
+        { length: count >> 1 },
+        (_, n) => softly(f, FloatOp.Add, terms[2 * n]!, terms[2 * n + 1]!),
+      )
+    );
     finish(cpu);
-    while (sums.length > 1) {
-      for (let n = 0; n < sums.length; n++) {
-        sums.splice(n, 2, softly(f, FloatOp.Add, sums[n]!, sums[n + 1]!));
-      }
-      finish(cpu);
-    }
+  }
+  parts.forEach(([to], part) => {
     for (let n = 0; n < lanes; n++) {
       const wanted = ((imm >>> n) & 1) !== 0;
-      writeLane(cpu, f, a + n * size, wanted ? sums[0]! : 0n);
+      writeLane(cpu, f, to + n * size, wanted ? sums[part]![0]! : 0n);
     }
-  };
+  });
+}
+
+function dotProductOf(f: Format): Handler {
+  return (cpu, a, b, pc) =>
+    dotProduct(cpu, f, cpu.i32[pc + R_IMM]!, [[a, a, b]]);
 }
 
 /** The family's lines of the opcode tables. */
@@ -76,6 +92,6 @@ export const simdRoundOps: readonly OpDef[] = [
   xmm("0F 3A 09", round(F64, 2), "=Vx Wx Ib"),
   xmm("0F 3A 0A", round(F32, 1), "+Vx Wd Ib"),
   xmm("0F 3A 0B", round(F64, 1), "+Vx Wq Ib"),
-  xmm("0F 3A 40", dotProduct(F32), "+Vx Wx Ib"),
-  xmm("0F 3A 41", dotProduct(F64), "+Vx Wx Ib"),
+  xmm("0F 3A 40", dotProductOf(F32), "+Vx Wx Ib"),
+  xmm("0F 3A 41", dotProductOf(F64), "+Vx Wx Ib"),
 ];

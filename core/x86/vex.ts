@@ -149,6 +149,7 @@ const DIFFERENT: Readonly<Record<string, Wide>> = {
 
 /** Instructions that have no form of 256 bits, or one that is no pair of narrow ones. */
 const NARROW: ReadonlySet<string> = new Set([
+  "66 0F 3A 40",
   "66 0F 3A 41",
   "66 0F 38 41",
   "66 0F 38 DB",
