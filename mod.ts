@@ -70,6 +70,10 @@ export {
   type GuestMachine,
   type GuestMachineOptions,
 } from "./hyperv/guest_machine.ts";
+export type {
+  HypervHandler,
+  KernelHyperv,
+} from "./hyperv/defs/kernel_exits.ts";
 export { hypervisorLeaves, type LeafOptions } from "./hyperv/leaves.ts";
 export * from "./hyperv/kd/mod.ts";
 export {

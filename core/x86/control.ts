@@ -236,6 +236,7 @@ export function setXcr0(cpu: Cpu, low: number, high: number): void {
     gp0(cpu);
   }
   cpu.i32[XCR0] = low;
+  updateMode(cpu);
 }
 
 /** Bytes of the XSAVE area that has room for components (bits as in XCR0), compacted or not. */

@@ -13,7 +13,7 @@ import { commit, readAddress, writeAddress } from "./access.ts";
 import { canonicalRun, linearOf, segmentFault, segmentOf } from "./address.ts";
 import type { Blocks } from "./blocks.ts";
 import type { Cpu } from "./cpu.ts";
-import { FAULT } from "./fault.ts";
+import { FAULT, gp0 } from "./fault.ts";
 import { carry, condition } from "./flags.ts";
 import {
   flagsOfAdc32,
@@ -80,6 +80,7 @@ function operandAddress(
       // A flat segment ends at 4 GiB; others have been looked at, and their bases moved the address.
       : isFlat(cpu, pc) && (low >>> 0) + size > 0x1_0000_0000
   ) segmentFault(cpu, segmentOf(cpu, pc));
+  if ((meta & Meta.Aligned) !== 0 && (low & (size - 1)) !== 0) gp0(cpu);
   return (meta & Meta.Write) !== 0
     ? writeAddress(cpu, low, high, size, (meta & Meta.Modify) !== 0)
     : readAddress(cpu, low, high, size);
@@ -972,6 +973,8 @@ export function execute(
                 continue outer;
 
               default:
+                // Registers are aligned, so are copies.
+                if (meta < 0 && ((a | b) & 15) !== 0) gp0(cpu);
                 if ((meta & Meta.Ends) !== 0) {
                   setRip(
                     i,

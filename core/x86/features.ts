@@ -22,7 +22,6 @@ const BRAND = "syndbg interpreted x86-64 processor".padEnd(48, "\0");
  * volume 3, appendix E), whose flags and SYSCALL it has.
  */
 export function interpreterCpuid(): CpuidEntry[] {
-  // MMX and SSE bits join these when their families are complete.
   const basicEdx = bits(
     0, // FPU
     2, // DE
@@ -38,7 +37,10 @@ export function interpreterCpuid(): CpuidEntry[] {
     16, // PAT
     17, // PSE-36
     19, // CLFSH
+    23, // MMX
     24, // FXSR
+    25, // SSE
+    26, // SSE2
   );
   const vendor = "AuthenticAMD";
   const none = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
@@ -61,11 +63,20 @@ export function interpreterCpuid(): CpuidEntry[] {
       eax: SIGNATURE,
       ebx: 8 << 8, // CLFLUSH of 64 bytes
       ecx: bits(
+        0, // SSE3
+        1, // PCLMULQDQ
+        9, // SSSE3
+        12, // FMA
         13, // CX16
         17, // PCID
+        19, // SSE4.1
+        20, // SSE4.2
         22, // MOVBE
         23, // POPCNT
+        25, // AES
         26, // XSAVE
+        28, // AVX
+        29, // F16C
       ),
       edx: basicEdx,
     },
@@ -76,6 +87,7 @@ export function interpreterCpuid(): CpuidEntry[] {
       ebx: bits(
         0, // FSGSBASE
         3, // BMI1
+        5, // AVX2
         7, // SMEP
         8, // BMI2
         10, // INVPCID
@@ -83,6 +95,7 @@ export function interpreterCpuid(): CpuidEntry[] {
         20, // SMAP
         23, // CLFLUSHOPT
         24, // CLWB
+        29, // SHA
       ),
       ecx: bits(
         2, // UMIP
@@ -122,9 +135,10 @@ export function interpreterCpuid(): CpuidEntry[] {
         8, // PREFETCHW
       ),
       // AMD repeats the basic bits here.
-      edx: (basicEdx & ~bits(11, 19)) + bits(
+      edx: (basicEdx & ~bits(11, 19, 25, 26)) + bits(
         11, // SYSCALL
         20, // NX
+        22, // AMD's MMX extensions, which SSE brought too
         27, // RDTSCP
         29, // long mode
       ),

@@ -197,6 +197,9 @@ export const SCRATCH_B = 0x1600;
 /** Second scratch, for handlers that need an operand of their own. */
 export const TEMP_B = 0x1680;
 
+/** Third scratch of 64 bytes: results of VEX-encoded instructions before they go to a register. */
+export const VEX_B = 0x16c0;
+
 /** Entries in one TLB. */
 export const TLB_ENTRIES = 2048;
 /** Words in a TLB entry: tag (page | generation), high word, host minus linear, unused. */
@@ -285,6 +288,8 @@ export const Meta = {
   Repne: 1 << 29,
   /** The written operand is read as well. */
   Modify: 1 << 30,
+  /** The memory operand must be aligned to 16 bytes; the sign, so that looking is cheap. */
+  Aligned: 1 << 31,
 } as const;
 
 /** Bits of {@linkcode R_MEM}. */
@@ -370,6 +375,14 @@ export const Mode = {
   Single: 128,
   /** EFER.LMA. */
   LongActive: 256,
+  /** Instructions on MMX registers run: neither CR0.EM nor CR0.TS is set. */
+  Mmx: 512,
+  /** Those on XMM registers run: CR4.OSFXSR is set as well. */
+  Sse: 1024,
+  /**
+   * VEX-encoded ones run: protected mode, CR4.OSXSAVE, SSE and AVX state in XCR0, not CR0.TS.
+   */
+  Avx: 2048,
 } as const;
 
 /** How to compute arithmetic flags from operands and result. */

@@ -419,6 +419,7 @@ function smsw(size: number): Handler {
 function clts(cpu: Cpu): void {
   supervisorOnly(cpu);
   cpu.i32[CR0] = cpu.i32[CR0]! & ~Cr.TS;
+  updateMode(cpu);
 }
 
 /** INVLPG: all of the TLB, because a large page may be cached in many entries. */
