@@ -276,10 +276,11 @@ export interface Vcpu {
    */
   run(slice?: number): VcpuExit;
   /**
-   * Runs the guest elsewhere than on this thread, where a backend can. Until it is settled only
-   * {@linkcode Vcpu.kick}, {@linkcode Vcpu.setInterruptRequest} and {@linkcode Vcpu.injectNmi} may be called.
+   * Runs the guest elsewhere than on this thread, where a backend can and it pays. The host is asked on this thread all
+   * the same. Until it is settled only {@linkcode Vcpu.kick}, {@linkcode Vcpu.setInterruptRequest},
+   * {@linkcode Vcpu.injectNmi}, {@linkcode Vcpu.flushTlb} and reading the TSC by {@linkcode Vcpu.getMsr} are allowed.
    */
-  runAsync?(slice?: number): Promise<VcpuExit>;
+  runAsync?: ((slice?: number) => Promise<VcpuExit>) | undefined;
   /** Makes a running or the next {@linkcode Vcpu.run} return soon with `interrupted`. */
   kick(): void;
   /** Sets the state of the INTR line. */
