@@ -35,6 +35,8 @@
  */
 export * from "./core/backend.ts";
 export { PortBus, type PortDevice } from "./core/bus.ts";
+export type { DebuggedMachine } from "./core/gdb/execution.ts";
+export { type ByteStream, type GdbOptions, GdbStub } from "./core/gdb/stub.ts";
 export { GuestMemory, type WriteListener } from "./core/guest_memory.ts";
 export {
   type LoadedImage,
@@ -46,6 +48,7 @@ export type { MultibootModule } from "./core/loaders/multiboot.ts";
 export {
   type GuestInterface,
   Machine,
+  type MachineDebugger,
   type MachineOptions,
   type MachineOutcome,
 } from "./core/machine.ts";

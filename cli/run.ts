@@ -9,6 +9,7 @@ import { formatTrace, traceJson, type TraceSink } from "../hyperv/trace.ts";
 import { openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
 import { openDebug } from "./debug_options.ts";
+import { openGdb } from "./gdb.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
 import { helpText } from "./help.ts";
 import { reportOutcome, withInterrupt } from "./outcome.ts";
@@ -25,7 +26,7 @@ import {
 /** Runs a guest image; returns the exit code. */
 export async function runCommand(args: readonly string[]): Promise<number> {
   const options = parseOptions("run", args, {
-    boolean: ["no-syndbg", "enforce-cpuid"],
+    boolean: ["no-syndbg", "enforce-cpuid", "gdb-wait"],
     string: [
       "backend",
       "memory",
@@ -36,6 +37,8 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       "entry",
       "entry-mode",
       "append",
+      "gdb",
+      "gdb-arch",
     ],
     collect: ["debug", "module"],
     optional: { trace: "text" },
@@ -72,12 +75,15 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     });
     try {
       load(guest, image);
+      const gdb = openGdb(options, guest.machine, image);
       forwardInput(guest.machine);
       const outcome = await withInterrupt((signal) =>
         guest.machine.run({ timeout: limit, signal })
       );
       output.flush();
-      return reportOutcome(guest.machine, outcome);
+      const code = reportOutcome(guest.machine, outcome);
+      await gdb?.close(code);
+      return code;
     } finally {
       guest.machine.close();
     }

@@ -4,6 +4,7 @@ import {
   HypercallResult,
   MsrResult,
   type Vcpu,
+  type VcpuExit,
   type Vm,
   type VmHost,
 } from "./backend.ts";
@@ -44,6 +45,17 @@ export interface MachineOptions {
   now?: () => number;
 }
 
+/** Decides when vCPUs run, as {@linkcode Machine.debugger}. */
+export interface MachineDebugger {
+  /** Whether a vCPU has to wait. When it no longer has to, the machine is to be woken. */
+  holds(vcpu: Vcpu): boolean;
+  /**
+   * A vCPU stopped at a debug event, or its run is to end. False: as without a debugger; else the
+   * debugger holds it, or it runs on.
+   */
+  stopped(vcpu: Vcpu, exit: VcpuExit): boolean;
+}
+
 /** How a run of a {@linkcode Machine} ended. */
 export type MachineOutcome =
   /** The guest wrote an exit code. */
@@ -78,6 +90,8 @@ export class Machine implements VmHost {
   readonly vcpus: readonly Vcpu[];
   /** Ports; add devices before running. */
   readonly ports: PortBus = new PortBus();
+  /** Whoever debugs the guest. */
+  debugger: MachineDebugger | undefined;
   readonly #o: MachineOptions;
   readonly #pic: PicPair;
   readonly #pit: Pit;
@@ -162,15 +176,26 @@ export class Machine implements VmHost {
       while (this.#outcome === undefined) {
         const left = timeout - (performance.now() - start);
         if (left <= 0) return { kind: "timeout" };
+        if (this.debugger?.holds(vcpu)) {
+          await this.#sleep(Math.min(NAP, left));
+          continue;
+        }
         this.#pit.update();
         const slice = Math.min(SLICE, this.#untilTimer(), left);
         const exit = vcpu.run(Math.max(0.05, slice));
         if (this.#outcome !== undefined) break;
+        const forever = exit.reason === "hlt" &&
+          (vcpu.getRegisters().rflags & IF) === 0n;
+        if (
+          (exit.reason !== "interrupted" && exit.reason !== "hlt" || forever) &&
+          this.debugger?.stopped(vcpu, exit)
+        ) {
+          await this.#yield();
+          continue;
+        }
         switch (exit.reason) {
           case "hlt":
-            if ((vcpu.getRegisters().rflags & IF) === 0n) {
-              return { kind: "halted" };
-            }
+            if (forever) return { kind: "halted" };
             // The guest may have set the timer just now.
             await this.#sleep(Math.min(NAP, this.#untilTimer(), left));
             break;

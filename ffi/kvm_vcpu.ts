@@ -111,6 +111,8 @@ export class KvmVcpu implements Vcpu {
   readonly #translation = new Struct(Size.translation);
   readonly #vector = new Struct(Size.interrupt);
   readonly #debug = new Struct(Size.guestDebug);
+  /** External interrupts wait while the guest is not halted. */
+  #blocksInterrupts = false;
   readonly #frame: TrapFrame;
   /** Views of the exit's data: the MSR's value, and MMIO data of each length. */
   #msrValue!: Uint32Array<ArrayBuffer>;
@@ -206,7 +208,8 @@ export class KvmVcpu implements Vcpu {
         file = this.#file;
       }
       const { run8, run32 } = file;
-      if (this.#interrupt) this.#offerInterrupt();
+      const blocked = this.#blocksInterrupts && !this.#halted;
+      if (this.#interrupt && !blocked) this.#offerInterrupt();
       else run8[Run.requestInterruptWindow] = 0;
       if (this.#halted) return this.#end(this.#stop ? "interrupted" : "hlt");
       this.#hasRun = true;
@@ -615,6 +618,7 @@ export class KvmVcpu implements Vcpu {
 
   setGuestDebug(debug: GuestDebug | undefined): void {
     const { bytes, view } = this.#debug;
+    this.#blocksInterrupts = debug?.blockInterrupts ?? false;
     bytes.fill(0);
     if (debug !== undefined) {
       const { hardwareBreakpoints: hardware } = debug;
@@ -635,6 +639,15 @@ export class KvmVcpu implements Vcpu {
       }
     }
     this.#file.pass("set guest debugging", "SetGuestDebug", bytes);
+  }
+
+  passBreakpoint(): void {
+    // The kernel queues the exception and knows the length of the instruction from the exit.
+    const { bytes, view } = new Struct(Size.guestDebug);
+    bytes.set(this.#debug.bytes);
+    const at = GuestDebugField.control;
+    view.setUint32(at, view.getUint32(at, true) | GuestDebugBit.InjectBp, true);
+    this.#file.pass("pass breakpoint", "SetGuestDebug", bytes);
   }
 
   translate(linear: bigint): bigint | undefined {

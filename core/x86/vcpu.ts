@@ -151,6 +151,8 @@ export class InterpreterVcpu implements Vcpu {
   /** What the host debugs. */
   debug: GuestDebug | undefined;
   readonly #engine: Engine;
+  /** The INT3 at RIP is the guest's. */
+  #passing = false;
   readonly #exit: {
     reason: VcpuExit["reason"];
     rip: bigint;
@@ -183,6 +185,13 @@ export class InterpreterVcpu implements Vcpu {
         i[EVENTS] = i[EVENTS]! & ~Event.Stopped;
       }
       i[PENDING_DB] = 0;
+    }
+    if (this.#passing) {
+      this.#passing = false;
+      cpu.hostBreakpoints = false;
+      cpu.hostBlocksInterrupts = true;
+      engine.execute(1);
+      engine.applyDebug(this);
     }
     for (;;) {
       engine.execute(CHUNK);
@@ -328,6 +337,10 @@ export class InterpreterVcpu implements Vcpu {
     this.#engine.applyDebug(this);
     updateMode(cpu);
     flushTlb(cpu);
+  }
+
+  passBreakpoint(): void {
+    this.#passing = true;
   }
 
   translate(linear: bigint): bigint | undefined {
