@@ -71,22 +71,29 @@ export function openGdb(
   const state = wait ? ", the guest waits for it" : "";
   console.error(`syndbg: GDB can attach at ${hostname}:${port}${state}`);
   const connections = new Set<Deno.TcpConn>();
-  const accept = async (): Promise<void> => {
-    for await (const connection of listener) {
-      if (stub.busy) {
-        connection.close();
-        continue;
-      }
+  const serve = async (connection: Deno.TcpConn): Promise<void> => {
+    connections.add(connection);
+    if (!stub.busy) {
       const { hostname, port } = connection.remoteAddr;
       console.error(`syndbg: GDB connected from ${hostname}:${port}`);
       connection.setNoDelay(true);
-      connections.add(connection);
-      stub.serve(connection).finally(() => connections.delete(connection));
+      await stub.serve(connection);
+    }
+    hangUp(connection);
+    connections.delete(connection);
+  };
+  let open = true;
+  const accept = async (): Promise<void> => {
+    while (open) {
+      // One that has gone already is an error of this call.
+      const connection = await listener.accept().catch(() => undefined);
+      if (connection !== undefined) serve(connection);
     }
   };
-  accept().catch(() => {});
+  accept();
   return {
     async close(code) {
+      open = false;
       listener.close();
       let timer: ReturnType<typeof setTimeout> | undefined;
       await Promise.race([
@@ -94,9 +101,17 @@ export function openGdb(
         new Promise<void>((resolve) => timer = setTimeout(resolve, LINGER)),
       ]);
       clearTimeout(timer);
-      for (const connection of connections) connection.close();
+      connections.forEach(hangUp);
     },
   };
+}
+
+function hangUp(connection: Deno.TcpConn): void {
+  try {
+    connection.close();
+  } catch {
+    // The stream's end has closed it.
+  }
 }
 
 function listen(where: string): Deno.TcpListener {

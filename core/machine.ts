@@ -168,6 +168,7 @@ export class Machine implements VmHost {
   ): Promise<MachineOutcome> {
     const { timeout = Infinity, signal } = options;
     const start = performance.now();
+    let due = start;
     this.#outcome = signal?.aborted ? { kind: "aborted" } : undefined;
     const abort = (): void => this.stop({ kind: "aborted" });
     signal?.addEventListener("abort", abort);
@@ -190,7 +191,11 @@ export class Machine implements VmHost {
           (exit.reason !== "interrupted" && exit.reason !== "hlt" || forever) &&
           this.debugger?.stopped(vcpu, exit)
         ) {
-          await this.#yield();
+          // A step is too short for a turn of the event loop each.
+          if (performance.now() >= due) {
+            await this.#yield();
+            due = performance.now() + SLICE;
+          }
           continue;
         }
         switch (exit.reason) {

@@ -132,14 +132,11 @@ export class Session {
         return this.#stopReply({ vcpu: this.#vcpu, signal: 5 });
       case "g":
         return readAll(this.#layout, this.#vcpu);
-      case "G":
-        this.#o.execution.moved(this.#vcpu);
-        return writeAll(this.#layout, this.#vcpu, data.slice(1))
-          ? "OK"
-          : Errno.Invalid;
       case "p":
+        return this.#readRegister(data);
+      case "G":
       case "P":
-        return this.#oneRegister(data);
+        return this.#writeRegisters(data);
       case "m":
       case "M":
       case "X":
@@ -224,8 +221,8 @@ export class Session {
   // Execution. -------------------------------------------------------------------
 
   #go(actions: ReadonlyMap<Vcpu, Action>): undefined {
-    this.#waiting = true;
     this.#o.execution.resume(actions);
+    this.#waiting = true;
   }
 
   /** `c` and `s` with an optional address, `C` and `S` with a signal before it. */
@@ -298,24 +295,22 @@ export class Session {
 
   // State. -----------------------------------------------------------------------
 
-  #oneRegister(data: string): string {
-    const match = /^(?:p([0-9a-f]{1,4})|P([0-9a-f]{1,4})=(.*))$/.exec(data);
-    if (match === null) return Errno.Invalid;
-    const [, read, written, value] = match;
-    if (read !== undefined) {
-      return readOne(this.#layout, this.#vcpu, parseInt(read, 16)) ??
-        Errno.Invalid;
-    }
-    const before = this.#vcpu.getRegisters().rip;
-    const done = writeOne(
-      this.#layout,
-      this.#vcpu,
-      parseInt(written!, 16),
-      value!,
-    );
-    if (this.#vcpu.getRegisters().rip !== before) {
-      this.#o.execution.moved(this.#vcpu);
-    }
+  #readRegister(data: string): string {
+    const match = /^p([0-9a-f]{1,4})$/.exec(data);
+    const value = match &&
+      readOne(this.#layout, this.#vcpu, parseInt(match[1]!, 16));
+    return value ?? Errno.Invalid;
+  }
+
+  #writeRegisters(data: string): string {
+    const vcpu = this.#vcpu;
+    const layout = this.#layout;
+    const one = /^P([0-9a-f]{1,4})=(.*)$/.exec(data);
+    const { rip } = vcpu.getRegisters();
+    const done = one !== null
+      ? writeOne(layout, vcpu, parseInt(one[1]!, 16), one[2]!)
+      : data.startsWith("G") && writeAll(layout, vcpu, data.slice(1));
+    if (vcpu.getRegisters().rip !== rip) this.#o.execution.moved(vcpu);
     return done ? "OK" : Errno.Invalid;
   }
 
