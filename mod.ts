@@ -47,6 +47,8 @@ export {
   type PortDevice,
 } from "./core/bus.ts";
 export type { DeviceState } from "./core/devices/state.ts";
+export type { DebuggedMachine } from "./core/gdb/execution.ts";
+export { type ByteStream, type GdbOptions, GdbStub } from "./core/gdb/stub.ts";
 export { GuestMemory, type WriteListener } from "./core/guest_memory.ts";
 export {
   type LoadedImage,
@@ -59,6 +61,7 @@ export {
   type ApicRegisters,
   type GuestInterface,
   Machine,
+  type MachineDebugger,
   type MachineOptions,
   type MachineOutcome,
   type MachineState,

@@ -65,6 +65,12 @@ Options:
   --entry-mode MODE   real, protected or long
   --append TEXT       Command line for a multiboot image
   --module FILE       Module for a multiboot image; may be repeated
+  --gdb [HOST]:PORT   Let GDB attach (default host 127.0.0.1; port 0 takes a
+                      free one, which is printed)
+  --gdb-wait          Wait for GDB's continue before the first instruction
+  --gdb-arch NAME     i386 or amd64: registers that GDB is told of outside long
+                      mode (default: what an ELF or Linux IMAGE is for, else
+                      i386); in long mode always amd64
   -h, --help          Print help
 
 Exit codes: the guest's, 2 for bad usage or a bad image, 3 for a triple fault,

@@ -12,6 +12,7 @@ import { BACKEND_OPTIONS, openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
 import { type ConsoleOptions, runConsole } from "./debug/console.ts";
 import { openDebug } from "./debug_options.ts";
+import { openGdb } from "./gdb.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
 import { helpText } from "./help.ts";
 import { reportOutcome, withInterrupt } from "./outcome.ts";
@@ -29,7 +30,7 @@ import {
 /** Runs a guest image; returns the exit code. */
 export async function runCommand(args: readonly string[]): Promise<number> {
   const options = parseOptions("run", args, {
-    boolean: ["no-syndbg", "enforce-cpuid"],
+    boolean: ["no-syndbg", "enforce-cpuid", "gdb-wait"],
     string: [
       ...BACKEND_OPTIONS,
       "memory",
@@ -42,6 +43,8 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       "entry-mode",
       "append",
       "command",
+      "gdb",
+      "gdb-arch",
     ],
     collect: ["debug", "module"],
     optional: { trace: "text" },
@@ -88,21 +91,26 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     try {
       load(guest, image);
       if (note !== undefined) console.error(`syndbg: ${note}`);
+      const gdb = openGdb(options, guest.machine, image);
       if (wire.console) {
-        return await runWithConsole(guest.machine, limit, {
+        const code = await runWithConsole(guest.machine, limit, {
           ...wire.console,
           json: false,
           symbols: path !== undefined && hasSymbols(image) ? [path] : [],
           breakIn: false,
           ...(commands !== undefined && { commands }),
         });
+        await gdb?.close(code);
+        return code;
       }
       forwardInput(guest.machine);
       const outcome = await withInterrupt((signal) =>
         guest.machine.run({ timeout: limit, signal })
       );
       output.flush();
-      return reportOutcome(guest.machine, outcome);
+      const code = reportOutcome(guest.machine, outcome);
+      await gdb?.close(code);
+      return code;
     } finally {
       guest.machine.close();
     }

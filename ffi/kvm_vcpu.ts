@@ -128,6 +128,8 @@ export class KvmVcpu implements Vcpu {
   readonly #translation = new Struct(Size.translation);
   readonly #vector = new Struct(Size.interrupt);
   readonly #debug = new Struct(Size.guestDebug);
+  /** External interrupts wait while the guest is not halted. */
+  #blocksInterrupts = false;
   readonly #frame: TrapFrame;
   /** Views of the exit's data: the MSR's value, and MMIO data of each length. */
   #msrValue!: Uint32Array<ArrayBuffer>;
@@ -285,7 +287,8 @@ export class KvmVcpu implements Vcpu {
         return this.#fail(error instanceof Error ? error.message : "");
       }
     }
-    if (this.#interrupt) this.#offerInterrupt();
+    const blocked = this.#blocksInterrupts && !this.#halted;
+    if (this.#interrupt && !blocked) this.#offerInterrupt();
     else this.#file.run8[Run.requestInterruptWindow] = 0;
     if (this.#halted) return this.#end(this.#stop ? "interrupted" : "hlt");
     this.#hasRun = true;
@@ -796,6 +799,7 @@ export class KvmVcpu implements Vcpu {
 
   setGuestDebug(debug: GuestDebug | undefined): void {
     const { bytes, view } = this.#debug;
+    this.#blocksInterrupts = debug?.blockInterrupts ?? false;
     bytes.fill(0);
     if (debug !== undefined) {
       const { hardwareBreakpoints: hardware } = debug;
@@ -816,6 +820,15 @@ export class KvmVcpu implements Vcpu {
       }
     }
     this.#file.pass("set guest debugging", "SetGuestDebug", bytes);
+  }
+
+  passBreakpoint(): void {
+    // The kernel queues the exception and knows the length of the instruction from the exit.
+    const { bytes, view } = new Struct(Size.guestDebug);
+    bytes.set(this.#debug.bytes);
+    const at = GuestDebugField.control;
+    view.setUint32(at, view.getUint32(at, true) | GuestDebugBit.InjectBp, true);
+    this.#file.pass("pass breakpoint", "SetGuestDebug", bytes);
   }
 
   translate(linear: bigint): bigint | undefined {
