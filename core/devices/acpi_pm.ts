@@ -72,19 +72,13 @@ export class AcpiPm implements PortDevice {
   }
 
   readPort(port: number, size: number): number {
-    const first = port & 15;
-    if (first < PmBlock.Control) this.update();
-    const words = [
-      this.#status | (this.#enable << 16),
-      this.#control,
-      this.#ticks(),
-    ];
-    let value = 0;
-    for (let n = size - 1; n >= 0; n--) {
-      const at = first + n;
-      value = value * 256 + (((words[at >> 2] ?? 0) >>> (8 * (at & 3))) & 255);
-    }
-    return value;
+    const at = port & 15;
+    let word = this.#control;
+    if (at < PmBlock.Control) {
+      this.update();
+      word = this.#status | (this.#enable << 16);
+    } else if (at >= PmBlock.Timer) word = this.#ticks() % 2 ** 32;
+    return Math.floor(word / 2 ** (8 * (at & 3))) % 2 ** (8 * size);
   }
 
   writePort(port: number, size: number, value: number): void {
