@@ -81,12 +81,13 @@ export function createGuestMachine(options: GuestMachineOptions): GuestMachine {
       // A kernel that has the MSR hides the bit itself.
       isKernelHyperv(machine.vm) || partition.showsInvariantTsc,
     );
-    for (const vcpu of machine.vcpus) vcpu.setCpuid(leaves);
+    machine.setCpuid(leaves);
   };
   const partition: Partition = new Partition({
     hypercallCode: options.backend.hypercallCode,
     ...options,
     memory,
+    vcpus: options.cpus ?? 1,
     clock: {
       tscFrequency: options.backend.tscFrequency,
       readTsc: () => made.machine?.vcpus[0]?.getMsr(MSR_TSC) ?? 0n,

@@ -165,6 +165,7 @@ export function writeControl(
     case 8:
       if (high !== 0 || (low & ~15) !== 0) gp0(cpu);
       i[CR8] = low;
+      cpu.host.setTaskPriority?.(cpu.vcpu, low);
       return;
     default:
       undefinedOpcode(cpu);

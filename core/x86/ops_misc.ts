@@ -197,7 +197,7 @@ function popa(size: number): Handler {
   };
 }
 
-/** NOP, PAUSE, prefetches and hints. */
+/** NOP, prefetches and hints. */
 function nop(): void {}
 
 function fence(): void {}

@@ -277,6 +277,14 @@ function exchange16(cpu: Cpu, a: number): void {
   cpu.dv.setInt16(0, value, true);
 }
 
+/** PAUSE, unless REX.B makes it an XCHG. What it waits for may be another vCPU's to do, whose turn comes the sooner. */
+function pauseOr(exchange: (cpu: Cpu, a: number) => void): Handler {
+  return (cpu, a) => {
+    if (a !== 0) exchange(cpu, a);
+    else cpu.spent += cpu.pauseCost;
+  };
+}
+
 function exchange32(cpu: Cpu, a: number): void {
   if (a === 0) return;
   const i = cpu.i32;
@@ -349,6 +357,16 @@ export const nearOps: readonly OpDef[] = [
   { code: "E1", operands: "Jb", run: loop(1), flags: "d64 ends" },
   { code: "E2", operands: "Jb", run: loop(-1), flags: "d64 ends" },
   { code: "E3", operands: "Jb", run: jumpIfCounterZero, flags: "d64 ends" },
+  {
+    code: "F3 90",
+    operands: "+Zv",
+    run: {
+      16: pauseOr(exchange16),
+      32: pauseOr(exchange32),
+      64: pauseOr(exchange64),
+    },
+    flags: "ends",
+  },
   {
     code: "90 +r",
     operands: "+Zv",

@@ -36,6 +36,7 @@ import {
   HIGH,
   MODE,
   Mode,
+  MSR_APIC_BASE,
   MSR_CSTAR,
   MSR_FMASK,
   MSR_LSTAR,
@@ -70,6 +71,10 @@ const RAX = 0, RCX = 2, RDX = 4, RBX = 6, R11 = 22;
 const PAIR = new Uint32Array(2);
 /** What an MSR access or a hypercall takes the host, in instructions. */
 const HOST_COST = 64;
+/** Bit 11 of IA32_APIC_BASE. */
+const APIC_ENABLE = 0x800;
+/** Bit of CPUID leaf 1. */
+const APIC_EDX = 0x200;
 
 function supervisorOnly(cpu: Cpu): void {
   if (cpu.i32[CPL] !== 0) gp0(cpu);
@@ -142,8 +147,10 @@ function cpuid(cpu: Cpu): void {
   const i = cpu.i32;
   const leaf = i[RAX]! >>> 0, subleaf = i[RCX]! >>> 0;
   const entry = cpu.cpuid.query(leaf, subleaf);
-  let ebx = entry?.ebx ?? 0, ecx = entry?.ecx ?? 0;
+  let ebx = entry?.ebx ?? 0, ecx = entry?.ecx ?? 0, edx = entry?.edx ?? 0;
   if (leaf === 1) {
+    // A local APIC that is switched off in IA32_APIC_BASE is not shown (SDM volume 3A, 11.4.3).
+    if ((i[MSR_APIC_BASE]! & APIC_ENABLE) === 0) edx &= ~APIC_EDX;
     ebx = (ebx & 0xff_ffff) | (cpu.vcpu << 24);
     ecx = (ecx & ~(1 << 27)) |
       ((i[CR4]! & Cr.OSXSAVE) !== 0 ? 1 << 27 : 0);
@@ -153,7 +160,7 @@ function cpuid(cpu: Cpu): void {
   put32(cpu, 4 * RAX, (entry?.eax ?? 0) | 0);
   put32(cpu, 4 * RBX, ebx | 0);
   put32(cpu, 4 * RCX, ecx | 0);
-  put32(cpu, 4 * RDX, (entry?.edx ?? 0) | 0);
+  put32(cpu, 4 * RDX, edx | 0);
 }
 
 function checkTsc(cpu: Cpu): void {

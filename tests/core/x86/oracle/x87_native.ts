@@ -1,36 +1,19 @@
 /**
- * Runs x87 cases on this machine's processor.
+ * Compares the interpreter's x87 with that of this machine's processor.
  *
  * @module
  */
-import {
-  type Case,
-  decodeResponses,
-  encodeRequests,
-  type Outcome,
-} from "./cases.ts";
-import { runNative } from "./native.ts";
+import type { NativeProgram } from "./native_program.ts";
 import { x87Cases, type X87Family } from "./x87_cases.ts";
 import type { X87Interpreter } from "./x87_interpreted.ts";
 import { describe, same } from "./x87_outcomes.ts";
-
-/** Outcomes of cases on the processor. */
-export async function nativeOutcomes(
-  program: string,
-  cases: readonly Case[],
-): Promise<Outcome[]> {
-  return decodeResponses(
-    cases,
-    await runNative(program, encodeRequests(cases)),
-  );
-}
 
 /**
  * Compares batches of a family: what differs, as text. A case that differs runs a few more times: an AMD processor
  * forgets the pointers of the last instruction when the kernel switches tasks.
  */
 export async function compare(
-  program: string,
+  program: NativeProgram,
   interpreter: X87Interpreter,
   family: X87Family,
   first: number,
@@ -41,12 +24,12 @@ export async function compare(
     (_, n) => x87Cases(family, first + n),
   ).flat();
   const wrong: string[] = [];
-  const wanted = await nativeOutcomes(program, cases);
+  const wanted = await program.run(cases);
   for (const [n, test] of cases.entries()) {
     const got = interpreter.run(test);
     let native = wanted[n]!;
     for (let tries = 0; tries < 3 && !same(family, got, native); tries++) {
-      native = (await nativeOutcomes(program, [test]))[0]!;
+      native = (await program.run([test]))[0]!;
     }
     if (!same(family, got, native)) wrong.push(describe(test, got, native));
   }

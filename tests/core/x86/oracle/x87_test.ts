@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { buildNative } from "./native.ts";
+import { NativeProgram } from "./native_program.ts";
 import { BATCH, X87_FAMILIES, x87Cases } from "./x87_cases.ts";
 import { X87Interpreter } from "./x87_interpreted.ts";
 import { compare } from "./x87_native.ts";
@@ -7,28 +7,22 @@ import { describe, digest, pack, same, unpack } from "./x87_outcomes.ts";
 
 const interpreter = new X87Interpreter();
 
-/** Whether cases can run here: gcc and an AMD processor. */
-function hasProcessor(): boolean {
-  const missing = (what: string): boolean => {
-    if (Deno.env.has("SYNDBG_REQUIRE_ALL")) return true;
-    console.log(`Skipped: comparing with this processor needs ${what}`);
-    return false;
-  };
+/** The program that executes cases on the processor, or why there is none. */
+async function prepare(): Promise<NativeProgram | string> {
   if (Deno.build.os !== "linux" || Deno.build.arch !== "x86_64") {
-    return missing("Linux on x86-64");
+    return "it needs Linux on x86-64";
   }
-  if (!Deno.readTextFileSync("/proc/cpuinfo").includes("AuthenticAMD")) {
-    // Nobody can install one.
-    console.log("Skipped: comparing with this processor needs an AMD one");
-    return false;
+  if (!/AuthenticAMD/.test(await Deno.readTextFile("/proc/cpuinfo"))) {
+    return "the processor is not AMD's";
   }
   try {
-    const quiet = { stdout: "null", stderr: "null" } as const;
-    new Deno.Command("gcc", { args: ["--version"], ...quiet }).outputSync();
-    return true;
+    return await NativeProgram.build();
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    return missing("gcc");
+    if (
+      !(error instanceof Deno.errors.NotFound) ||
+      Deno.env.has("SYNDBG_REQUIRE_ALL")
+    ) throw error;
+    return "gcc is missing";
   }
 }
 
@@ -60,20 +54,20 @@ for (const family of X87_FAMILIES) {
   });
 }
 
+const program = await prepare();
+const missing = typeof program === "string";
+if (missing) console.log(`Skipped: comparison of the x87: ${program}`);
+
 Deno.test({
-  name: `the interpreter does other x87 cases as this machine's processor does`,
-  ignore: !hasProcessor(),
+  name: "the interpreter does other x87 cases as this machine's processor does",
+  ignore: missing,
   async fn() {
-    const program = await buildNative();
-    try {
-      for (const family of X87_FAMILIES) {
-        assertEquals(
-          await compare(program, interpreter, family, 500_000, 1000 / BATCH),
-          [],
-        );
-      }
-    } finally {
-      await Deno.remove(program);
+    await using native = program as NativeProgram;
+    for (const family of X87_FAMILIES) {
+      assertEquals(
+        await compare(native, interpreter, family, 500_000, 1000 / BATCH),
+        [],
+      );
     }
   },
 });
