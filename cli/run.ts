@@ -1,5 +1,4 @@
 import { loadImage, type LoadOptions } from "../core/loaders/load_image.ts";
-import type { Machine } from "../core/machine.ts";
 import {
   createGuestMachine,
   type GuestMachine,
@@ -11,6 +10,8 @@ import { ConsoleOutput } from "./console_output.ts";
 import { openDebug } from "./debug_options.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
 import { helpText } from "./help.ts";
+import { loadOrRefuse, readImage } from "./image_file.ts";
+import { forwardInput, linuxLoader, openConsole } from "./linux.ts";
 import { reportOutcome, withInterrupt } from "./outcome.ts";
 import {
   type Options,
@@ -36,6 +37,8 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       "entry",
       "entry-mode",
       "append",
+      "linux",
+      "initrd",
     ],
     collect: ["debug", "module"],
     optional: { trace: "text" },
@@ -53,9 +56,9 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     ? Infinity
     : parseDuration("timeout", timeout);
   const output = new ConsoleOutput(Deno.stdout);
-  const image = path === undefined ? demoGuest() : readImage(path);
+  const linux = options.value("linux") !== undefined;
+  const load = linux ? linuxLoader(options) : imageLoader(options, path);
   const settings = machineSettings(options, output);
-  const load = loadSettings(options);
   const wire = await openDebug(options.values("debug"));
   try {
     const guest = build({
@@ -70,15 +73,18 @@ export async function runCommand(args: readonly string[]): Promise<number> {
         },
       }),
     });
+    let closeConsole: (() => void) | undefined;
     try {
-      load(guest, image);
-      forwardInput(guest.machine);
+      load(guest);
+      if (linux) closeConsole = openConsole(guest.machine);
+      else forwardInput(guest.machine);
       const outcome = await withInterrupt((signal) =>
         guest.machine.run({ timeout: limit, signal })
       );
       output.flush();
       return reportOutcome(guest.machine, outcome);
     } finally {
+      closeConsole?.();
       guest.machine.close();
     }
   } finally {
@@ -93,7 +99,10 @@ function machineSettings(
   const trace = traceSink(options.value("trace"));
   return {
     backend: openBackend(options.value("backend") ?? "auto"),
-    memorySize: parseSize("memory", options.value("memory") ?? "64M"),
+    memorySize: parseSize(
+      "memory",
+      options.value("memory") ?? defaultMemory(options),
+    ),
     profile: parseChoice("profile", options.value("profile") ?? "hyperv", [
       "hyperv",
       "kvm",
@@ -109,6 +118,11 @@ function machineSettings(
   };
 }
 
+/** A Linux kernel unpacks itself into more than a small guest needs. */
+function defaultMemory(options: Options): string {
+  return options.value("linux") === undefined ? "64M" : "256M";
+}
+
 /** Makes the machine; sizes that cannot be had are the user's error. */
 function build(options: GuestMachineOptions): GuestMachine {
   try {
@@ -119,10 +133,12 @@ function build(options: GuestMachineOptions): GuestMachine {
   }
 }
 
-/** Checks the loader's options; what comes back loads an image with them. */
-function loadSettings(
+/** Reads the image and checks the loader's options; what comes back loads it. */
+function imageLoader(
   options: Options,
-): (guest: GuestMachine, image: Uint8Array) => void {
+  path: string | undefined,
+): (guest: GuestMachine) => void {
+  const image = path === undefined ? demoGuest() : readImage(path);
   const settings: LoadOptions = {
     commandLine: options.value("append") ?? "",
     modules: options.values("module").map((path) => ({
@@ -144,28 +160,8 @@ function loadSettings(
       "long",
     ]);
   }
-  return ({ machine, memory }, image) => {
-    try {
-      loadImage(memory, machine.vcpus[0]!, image, settings);
-    } catch (error) {
-      if (error instanceof SyntaxError || error instanceof RangeError) {
-        throw new UsageError(error.message);
-      }
-      throw error;
-    }
-  };
-}
-
-function readImage(path: string): Uint8Array {
-  try {
-    if (!Deno.statSync(path).isFile) {
-      throw new UsageError(`Cannot read ${path}: not a file`);
-    }
-    return Deno.readFileSync(path);
-  } catch (error) {
-    if (error instanceof UsageError) throw error;
-    throw new UsageError(`Cannot read ${path}: ${(error as Error).message}`);
-  }
+  return ({ machine, memory }) =>
+    loadOrRefuse(() => loadImage(memory, machine.vcpus[0]!, image, settings));
 }
 
 function traceSink(format: string | undefined): TraceSink | undefined {
@@ -174,14 +170,4 @@ function traceSink(format: string | undefined): TraceSink | undefined {
     ? traceJson
     : formatTrace;
   return (event) => console.error(print(event));
-}
-
-/** Sends standard input to the guest's serial port, as long as there is some. */
-async function forwardInput(machine: Machine): Promise<void> {
-  const buffer = new Uint8Array(1024);
-  for (;;) {
-    const count = await Deno.stdin.read(buffer);
-    if (count === null) return;
-    machine.sendSerial(buffer.slice(0, count));
-  }
 }
