@@ -21,6 +21,7 @@ import {
 import { Uart } from "./devices/uart.ts";
 import type { GuestMemory } from "./guest_memory.ts";
 import { Port } from "./memory_map.ts";
+import { yieldToEvents } from "./yield.ts";
 
 /** What a hypervisor's guest interface adds to a machine. */
 export type GuestInterface = Pick<
@@ -181,7 +182,7 @@ export class Machine implements VmHost {
           case "debug":
             return { kind: "error", message: "stopped by a debug event" };
           default:
-            await this.#yield();
+            await yieldToEvents();
         }
       }
       return this.#outcome!;
@@ -193,14 +194,6 @@ export class Machine implements VmHost {
   /** Milliseconds until the timer wants to interrupt. */
   #untilTimer(): number {
     return this.#pit.untilNext() / 1e6;
-  }
-
-  /**
-   * Lets the event loop do what waits. It has to be a timer: messages come before sockets and
-   * timers, which would starve (measured in Deno 2.9).
-   */
-  #yield(): Promise<void> {
-    return new Promise<void>((resolve) => setTimeout(resolve, 0));
   }
 
   #sleep(milliseconds: number): Promise<void> {
