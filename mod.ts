@@ -56,6 +56,12 @@ export {
   type LoadOptions,
 } from "./core/loaders/load_image.ts";
 export type { EntryMode } from "./core/loaders/entry_state.ts";
+export {
+  type LinuxOptions,
+  type LinuxProtocol,
+  type LoadedLinux,
+  loadLinux,
+} from "./core/loaders/linux.ts";
 export type { MultibootModule } from "./core/loaders/multiboot.ts";
 export {
   type ApicRegisters,

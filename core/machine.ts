@@ -333,7 +333,6 @@ export class Machine implements VmHost {
   ): Promise<MachineOutcome> {
     const { timeout = Infinity, signal } = options;
     const start = performance.now();
-    let due = start;
     this.#outcome = signal?.aborted ? { kind: "aborted" } : undefined;
     const abort = (): void => this.stop({ kind: "aborted" });
     signal?.addEventListener("abort", abort);
