@@ -1,3 +1,4 @@
+import type { Backend } from "../core/backend.ts";
 import { loadImage, type LoadOptions } from "../core/loaders/load_image.ts";
 import type { Machine } from "../core/machine.ts";
 import {
@@ -5,9 +6,11 @@ import {
   type GuestMachine,
   type GuestMachineOptions,
 } from "../hyperv/guest_machine.ts";
+import { readElfSymbols } from "../hyperv/kd/symbols.ts";
 import { formatTrace, traceJson, type TraceSink } from "../hyperv/trace.ts";
-import { openBackend } from "./backends.ts";
+import { BACKEND_OPTIONS, openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
+import { type ConsoleOptions, runConsole } from "./debug/console.ts";
 import { openDebug } from "./debug_options.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
 import { helpText } from "./help.ts";
@@ -16,6 +19,7 @@ import {
   type Options,
   parseAddress,
   parseChoice,
+  parseCount,
   parseDuration,
   parseOptions,
   parseSize,
@@ -27,8 +31,9 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   const options = parseOptions("run", args, {
     boolean: ["no-syndbg", "enforce-cpuid"],
     string: [
-      "backend",
+      ...BACKEND_OPTIONS,
       "memory",
+      "cpus",
       "mode",
       "profile",
       "timeout",
@@ -36,9 +41,11 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       "entry",
       "entry-mode",
       "append",
+      "command",
     ],
     collect: ["debug", "module"],
     optional: { trace: "text" },
+    alias: { c: "command" },
   });
   if (options.flag("help")) {
     console.log(helpText("run"));
@@ -52,9 +59,17 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   const limit = timeout === undefined
     ? Infinity
     : parseDuration("timeout", timeout);
+  const commands = options.value("command");
+  if (commands !== undefined && !options.values("debug").some(isKd)) {
+    throw new UsageError("Cannot use --command: there is no --debug kd");
+  }
   const output = new ConsoleOutput(Deno.stdout);
   const image = path === undefined ? demoGuest() : readImage(path);
-  const settings = machineSettings(options, output);
+  const { backend, note } = openBackend(
+    options,
+    options.flag("enforce-cpuid"),
+  );
+  const settings = machineSettings(options, output, backend);
   const load = loadSettings(options);
   const wire = await openDebug(options.values("debug"));
   try {
@@ -72,6 +87,16 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     });
     try {
       load(guest, image);
+      if (note !== undefined) console.error(`syndbg: ${note}`);
+      if (wire.console) {
+        return await runWithConsole(guest.machine, limit, {
+          ...wire.console,
+          json: false,
+          symbols: path !== undefined && hasSymbols(image) ? [path] : [],
+          breakIn: false,
+          ...(commands !== undefined && { commands }),
+        });
+      }
       forwardInput(guest.machine);
       const outcome = await withInterrupt((signal) =>
         guest.machine.run({ timeout: limit, signal })
@@ -86,14 +111,46 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   }
 }
 
+function isKd(option: string): boolean {
+  return option === "kd" || option.startsWith("kd:");
+}
+
+function hasSymbols(image: Uint8Array): boolean {
+  try {
+    return readElfSymbols(image).length > 0;
+  } catch (error) {
+    if (error instanceof SyntaxError) return false;
+    throw error;
+  }
+}
+
+/** Runs the guest with a debugger's console beside it, until either ends. */
+async function runWithConsole(
+  machine: Machine,
+  timeout: number,
+  options: ConsoleOptions,
+): Promise<number> {
+  const left = new AbortController();
+  const gone = new AbortController();
+  const running = machine.run({ timeout, signal: left.signal });
+  running.finally(() => gone.abort());
+  const code = await runConsole({ ...options, gone: gone.signal });
+  const ended = gone.signal.aborted;
+  left.abort();
+  const outcome = await running;
+  return ended ? reportOutcome(machine, outcome) : code;
+}
+
 function machineSettings(
   options: Options,
   output: ConsoleOutput,
+  backend: Backend,
 ): GuestMachineOptions {
   const trace = traceSink(options.value("trace"));
   return {
-    backend: openBackend(options.value("backend") ?? "auto"),
+    backend,
     memorySize: parseSize("memory", options.value("memory") ?? "64M"),
+    cpus: parseCount("cpus", options.value("cpus") ?? "1"),
     profile: parseChoice("profile", options.value("profile") ?? "hyperv", [
       "hyperv",
       "kvm",

@@ -19,6 +19,21 @@ export const Port = {
   IoDelay: 0xed,
   DebugExit: 0xf4,
   Com1: 0x3f8,
+  AcpiPm: 0x600,
+  ResetControl: 0xcf9,
+} as const;
+
+/** Interrupt lines. */
+export const Interrupt = {
+  Timer: 0,
+  Com1: 4,
+  Clock: 8,
+  Acpi: 9,
+} as const;
+
+/** Guest-physical addresses of devices, above all RAM. */
+export const Mmio = {
+  IoApic: 0xfec0_0000,
 } as const;
 
 /** Guest-physical addresses that loaders use below 1 MiB. */
@@ -37,6 +52,8 @@ export const LowMemory = {
   StackTop: 0x6_0000,
   /** End of conventional memory. */
   ConventionalEnd: 0xa_0000,
+  /** ACPI tables, 64 KiB. Systems look for the first of them in the 128 KiB below 1 MiB. */
+  Acpi: 0xe_0000,
   /** Start of extended memory. */
   Extended: 0x10_0000,
 } as const;

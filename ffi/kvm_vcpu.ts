@@ -69,6 +69,11 @@ const FORMAT = "syndbg-kvm-1";
 /** Exits between looks at the clock; the timer ends slices in which the guest does not exit. */
 const CLOCK_EVERY = 16;
 const FLAG_IF = 0x200;
+/** Milliseconds of a turn among vCPUs that share a thread. */
+const TURN = 1;
+/** CD and NW. */
+const CR0_CACHE = 0x6000_0000n;
+const CR4_PGE = 0x80n;
 const VECTOR_DB = 1;
 const VECTOR_BP = 3;
 const VECTOR_UD = 6;
@@ -78,7 +83,10 @@ const NO_SUCH_CALL = 2n;
 const HYPERCALL_INSTRUCTION = HYPERCALL_CODE[0]! | HYPERCALL_CODE[1]! << 8;
 const MSR_TSC = 0x10;
 const MSR_TSC_ADJUST = 0x3b;
-const MSR_DEBUG_OPTIONS = 0x4000_00ff;
+const MSR_DEBUG_CONTROL = 0x4000_00f1;
+const MSR_DEBUG_STATUS = 0x4000_00f2;
+/** CRASH_P0 to P4. */
+const CRASH_PARAMETERS = [0, 1, 2, 3, 4].map((n) => 0x4000_0100 + n);
 
 function isSynthetic(msr: number): boolean {
   return msr >= SYNTHETIC_MSRS.first &&
@@ -102,10 +110,14 @@ export class KvmVcpu implements Vcpu {
   /** CPUID that the next entry is to have. */
   #nextCpuid: Uint8Array<ArrayBuffer> | undefined;
   #interrupt = false;
+  /** CR8 as the host knows it. */
+  #taskPriority = 0;
   #halted = false;
   #shutdown = false;
   /** The run is to end: a kick, or the slice is over. */
   #stop = false;
+  /** The kernel's last run ended with no exit. */
+  #interrupted = false;
   readonly #regs = new Struct(Size.regs);
   readonly #sregs = new Struct(Size.sregs);
   readonly #translation = new Struct(Size.translation);
@@ -134,14 +146,14 @@ export class KvmVcpu implements Vcpu {
     this.id = id;
     this.#vm = vm;
     this.#host = vm.host;
-    this.#frame = new TrapFrame(id);
+    this.#frame = new TrapFrame(id, () => {
+      const xsave = new Uint8Array(Size.xsave);
+      this.#file.pass("read vector registers", "GetXsave", xsave);
+      return xsave;
+    });
     this.#file = this.#open();
     try {
       this.#atReset = readImage(this.#file, vm.facts.msrs);
-      const { debugOptions } = vm.options;
-      if (vm.mode === "kernel" && id === 0 && debugOptions !== undefined) {
-        writeMsrs(this.#file, [[MSR_DEBUG_OPTIONS, debugOptions]]);
-      }
     } catch (error) {
       this.close();
       throw error;
@@ -183,10 +195,11 @@ export class KvmVcpu implements Vcpu {
     const { system, timer } = this.#vm;
     if (this.#shutdown) return this.#end("shutdown");
     const timed = slice < Infinity;
-    if (timed) system.setTimer(timer, Math.max(slice, 0.001));
+    const limit = slice === 0 ? TURN : Math.max(slice, 0.001);
+    if (timed) system.setTimer(timer, limit);
     this.#running = true;
     try {
-      return this.#loop(timed ? performance.now() + slice : Infinity);
+      return this.#loop(timed ? performance.now() + limit : Infinity);
     } finally {
       this.#running = false;
       if (timed) system.setTimer(timer, 0);
@@ -211,6 +224,11 @@ export class KvmVcpu implements Vcpu {
       if (this.#halted) return this.#end(this.#stop ? "interrupted" : "hlt");
       this.#hasRun = true;
       const result = system.ioctl(file.fd, Ioctl.Run, 0);
+      const priority = run32[Run.cr8 >> 2]!;
+      if (priority !== this.#taskPriority) {
+        this.#taskPriority = priority;
+        this.#host.setTaskPriority?.(this.id, priority);
+      }
       if (result < 0) {
         if (
           this.#stop || run32[Run.exitReason >> 2] === Exit.Intr ||
@@ -268,15 +286,14 @@ export class KvmVcpu implements Vcpu {
           break;
         case Exit.Debug:
           return this.#debugExit();
-        case Exit.SystemEvent: {
-          const type = run32[RunSystemEvent.type >> 2]!;
-          if (type === SystemEvent.Crash) break;
+        case Exit.SystemEvent:
+          if (this.#systemEvent(run32[RunSystemEvent.type >> 2]!)) break;
           this.#shutdown = true;
           return this.#end("shutdown");
-        }
         default:
           return this.#fail(this.#failure());
       }
+      this.#interrupted = false;
       if (exits % CLOCK_EVERY === 0 && performance.now() >= deadline) {
         // The kernel finishes the instruction of this exit, and comes back.
         this.kick();
@@ -286,6 +303,7 @@ export class KvmVcpu implements Vcpu {
 
   #end(reason: VcpuExit["reason"]): VcpuExit {
     this.#stop = false;
+    this.#interrupted = reason === "interrupted";
     this.#file.run8[Run.immediateExit] = 0;
     this.#exit.reason = reason;
     return this.#exit as VcpuExit;
@@ -364,13 +382,15 @@ export class KvmVcpu implements Vcpu {
 
   /** KVM's own Hyper-V hands something on. */
   #hyperv(): void {
-    const { run32, view } = this.#file;
+    const file = this.#file;
+    const { run32, view } = file;
     const handler = this.#vm.hypervHandler;
     const word = (at: number): bigint => view.getBigUint64(at, true);
     switch (run32[RunHyperv.type >> 2]) {
       case HypervExit.Syndbg: {
         // STATUS as it comes is left over from some earlier exit: it is always written.
         const status = handler?.syndbg(
+          this.id,
           run32[RunSyndbg.msr >> 2]!,
           word(RunSyndbg.control),
           word(RunSyndbg.sendPage),
@@ -378,6 +398,11 @@ export class KvmVcpu implements Vcpu {
           word(RunSyndbg.pendingPage),
         );
         view.setBigUint64(RunSyndbg.status, status ?? 0n, true);
+        // A signal between the guest's WRMSR and this exit has used up the kernel's step that takes STATUS over
+        // (Linux arch/x86/kvm/hyperv.c, kvm_hv_syndbg_complete_userspace), so it is written from outside.
+        if (
+          this.#interrupted && run32[RunSyndbg.msr >> 2] === MSR_DEBUG_CONTROL
+        ) writeMsrs(file, [[MSR_DEBUG_STATUS, status ?? 0n]]);
         break;
       }
       case HypervExit.Hcall: {
@@ -391,6 +416,21 @@ export class KvmVcpu implements Vcpu {
         break;
       }
     }
+  }
+
+  /** KVM's own Hyper-V tells of a reset or a crash: false if nobody hears. */
+  #systemEvent(type: number): boolean {
+    const handler = this.#vm.hypervHandler;
+    if (type === SystemEvent.Crash) {
+      const [p0, p1, p2, p3, p4] = CRASH_PARAMETERS.map((msr) =>
+        this.getMsr(msr) ?? 0n
+      );
+      handler?.crash([p0!, p1!, p2!, p3!, p4!]);
+      return true;
+    }
+    if (type !== SystemEvent.Reset) return false;
+    handler?.reset();
+    return handler !== undefined;
   }
 
   /** A write to the hypercall port: false if it is no hypercall page's. */
@@ -489,16 +529,22 @@ export class KvmVcpu implements Vcpu {
     this.#halted = false;
   }
 
+  setTaskPriority(priority: number): void {
+    this.#changed(BigInt(priority));
+  }
+
+  flushTlb(): void {
+    // The kernel does so when a register of paging changes.
+    const { cr4 } = this.getSystemRegisters();
+    this.setSystemRegisters({ cr4: cr4 ^ CR4_PGE });
+    this.setSystemRegisters({ cr4 });
+  }
+
   // State. -----------------------------------------------------------------------
 
   reset(): void {
-    const signature = this.#cpuid.find(({ leaf }) => leaf === 1)?.eax;
     const image = copyImage(this.#atReset);
-    if (signature !== undefined) {
-      encodeRegisters(new DataView(image.regs.buffer), {
-        rdx: BigInt(signature >>> 0),
-      });
-    }
+    image.regs = this.#resetRegisters();
     // Time goes on, and the partition's registers are its own affair.
     image.msrs = image.msrs.filter(([index]) =>
       index !== MSR_TSC && index !== MSR_TSC_ADJUST && !isSynthetic(index)
@@ -506,6 +552,18 @@ export class KvmVcpu implements Vcpu {
     this.#restoreImage(image);
     this.#halted = false;
     this.#shutdown = false;
+  }
+
+  /** General registers after RESET and INIT: EDX is the processor's signature. */
+  #resetRegisters(): Uint8Array<ArrayBuffer> {
+    const regs = new Uint8Array(this.#atReset.regs);
+    const signature = this.#cpuid.find(({ leaf }) => leaf === 1)?.eax;
+    if (signature !== undefined) {
+      encodeRegisters(new DataView(regs.buffer), {
+        rdx: BigInt(signature >>> 0),
+      });
+    }
+    return regs;
   }
 
   #restoreImage(image: VcpuImage): void {
@@ -518,7 +576,41 @@ export class KvmVcpu implements Vcpu {
   #changed(cr8?: bigint): void {
     const { run8, view } = this.#file;
     run8[Run.readyForInterruptInjection] = 0;
-    if (cr8 !== undefined) view.setBigUint64(Run.cr8, cr8, true);
+    if (cr8 !== undefined) {
+      view.setBigUint64(Run.cr8, cr8, true);
+      this.#taskPriority = Number(cr8);
+    }
+  }
+
+  init(): void {
+    const image = copyImage(this.#atReset);
+    const old = readImage(this.#file, this.#vm.facts.msrs);
+    const before = decodeSystemRegisters(new DataView(old.sregs.buffer));
+    const sregs = new DataView(image.sregs.buffer);
+    const { cr0 } = decodeSystemRegisters(sregs);
+    encodeSystemRegisters(sregs, {
+      cr0: (cr0 & ~CR0_CACHE) | (before.cr0 & CR0_CACHE),
+      apicBase: before.apicBase,
+    });
+    image.regs = this.#resetRegisters();
+    // EFER goes with the system registers; the other MSRs stay, as does what XSAVE saves.
+    this.#restoreImage({
+      ...image,
+      xcrs: old.xcrs,
+      xsave: old.xsave,
+      msrs: [],
+    });
+    this.#halted = false;
+    this.#shutdown = false;
+  }
+
+  startup(vector: number): void {
+    const { cs } = this.getSystemRegisters();
+    const base = BigInt(vector & 255) << 12n;
+    this.setSystemRegisters({
+      cs: { ...cs, selector: (vector & 255) << 8, base },
+    });
+    this.setRegisters({ rip: 0n });
   }
 
   setCpuid(entries: readonly CpuidEntry[]): void {

@@ -59,6 +59,7 @@ const ACCESS = HvAccess.VpRuntime | HvAccess.TimeRefCount |
 const APIC_ACCESS = HvAccess.Apic | HvAccess.Reenlightenment;
 const SYNIC_ACCESS = HvAccess.SynIc | HvAccess.SynTimers;
 const SYNIC_PRIVILEGES = HvPrivilege.PostMessages | HvPrivilege.SignalEvents;
+const APIC_HINTS = HvRecommend.ApicMsrs | HvRecommend.ClusterIpi;
 const DEBUG_FEATURES = HvFeature.GuestDebugging | HvFeature.DebugMsrs;
 /** Retries of a lock before the guest says that it waits long, as KVM has it. */
 const SPIN_RETRIES = 0xfff;
@@ -92,7 +93,8 @@ export function hypervisorLeaves(options: LeafOptions): CpuidEntry[] {
       ebx: HvPrivilege.ExtendedHypercalls | (synic ? SYNIC_PRIVILEGES : 0) |
         (syndbg ? HvPrivilege.Debugging : 0),
       ecx: 0,
-      edx: HvFeature.XmmInput | HvFeature.Frequency | HvFeature.CrashMsrs |
+      edx: HvFeature.XmmInput | HvFeature.Frequency |
+        HvFeature.CrashMsrs |
         HvFeature.ExtendedGvaRanges | (synic ? HvFeature.StimerDirect : 0) |
         (syndbg ? DEBUG_FEATURES : 0),
     },
@@ -101,7 +103,7 @@ export function hypervisorLeaves(options: LeafOptions): CpuidEntry[] {
       ...zero,
       eax: HvRecommend.RemoteTlbFlush | HvRecommend.RelaxedTiming |
         HvRecommend.ExProcessorMasks |
-        (apics ? HvRecommend.ApicMsrs | HvRecommend.ClusterIpi : 0) |
+        (apics ? APIC_HINTS : 0) |
         (synic ? HvRecommend.DeprecateAutoEoi : 0),
       // A lone processor spins without limit: nobody could use the hint.
       ebx: options.vcpus > 1 ? SPIN_RETRIES : 0xffff_ffff,
@@ -122,4 +124,31 @@ export function hypervisorLeaves(options: LeafOptions): CpuidEntry[] {
     { leaf: HvLeaf.StackInterface, ...zero, eax: VS_INTERFACE },
     { leaf: HvLeaf.StackProperties, ...zero, eax: STACK_DEBUGGING },
   ];
+}
+
+/**
+ * The same leaves for a guest whose interrupts are not the partition's: without what needs a local APIC.
+ * A kernel that is Hyper-V itself has those MSRs only with local APICs of its own.
+ */
+export function withoutApics(leaves: readonly CpuidEntry[]): CpuidEntry[] {
+  const less = (word: number, bits: number): number => (word & ~bits) >>> 0;
+  return leaves.map((entry) => {
+    const { leaf, eax, ebx, edx } = entry;
+    switch (leaf) {
+      case HvLeaf.Features:
+        return {
+          ...entry,
+          eax: less(eax, APIC_ACCESS | SYNIC_ACCESS),
+          ebx: less(ebx, SYNIC_PRIVILEGES),
+          edx: less(edx, HvFeature.StimerDirect),
+        };
+      case HvLeaf.Recommendations:
+        return {
+          ...entry,
+          eax: less(eax, APIC_HINTS | HvRecommend.DeprecateAutoEoi),
+        };
+      default:
+        return entry;
+    }
+  });
 }

@@ -10,6 +10,7 @@ import type { CrashReport } from "./crash.ts";
 import type { DebugTransport } from "./debug_transport.ts";
 import { HvFeature } from "./defs/cpuid.ts";
 import { HvStatus } from "./defs/hypercall.ts";
+import type { HypervHandler } from "./defs/kernel_exits.ts";
 import { HV_MSR_END, HvMsr } from "./defs/msr.ts";
 import { SYNDBG_USE_HYPERCALLS } from "./defs/syndbg.ts";
 import { Gates } from "./gates.ts";
@@ -59,6 +60,8 @@ export interface PartitionOptions {
   tscInvariant?: boolean;
   /** Instruction in the hypercall page. Default `vmmcall`. */
   hypercallInstruction?: "vmcall" | "vmmcall";
+  /** What the page holds instead, for a backend in which neither traps. */
+  hypercallCode?: Uint8Array<ArrayBuffer> | undefined;
   /** APIC timer frequency in Hz that the guest is told. Default 1 GHz. */
   apicFrequency?: number;
   /** How long a processor has run, in units of 100 ns. Default all time: nothing else runs. */
@@ -126,7 +129,8 @@ export class Partition {
       time: this.#time,
       tscFrequency: clock.tscFrequency,
       apicFrequency: options.apicFrequency ?? 1_000_000_000,
-      hypercallInstruction: options.hypercallInstruction ?? "vmmcall",
+      hypercallCode: options.hypercallCode ??
+        (options.hypercallInstruction === "vmcall" ? VMCALL_RET : VMMCALL_RET),
       onReset: () => options.onReset?.(),
       onCrash: (report) => options.onCrash?.(report),
       onTscInvariant: () => options.onTscInvariant?.(),
@@ -368,7 +372,8 @@ export class Partition {
       // EDX:EAX; EBX:ECX; EDI:ESI.
       call.decode(frame.vcpu, g[0]!, g[4]!, g[2]!, g[6]!, g[12]!, g[14]!);
     }
-    call.xmm = frame.xmm;
+    // It may cost something to have them.
+    call.xmm = call.fast ? frame.xmm : undefined;
     if (this.#tracing) this.#tracer.call(call);
     const status = dispatchCall(call, this.#context);
     if (status === CallResult.Retry) return HypercallResult.Retry;
@@ -395,6 +400,7 @@ export class Partition {
    * @returns What the VMM has to write back as STATUS.
    */
   serveSyndbgExit(
+    vcpu: number,
     index: number,
     control: bigint,
     sendGpa: bigint,
@@ -402,6 +408,17 @@ export class Partition {
     pendingGpa: bigint,
   ): bigint {
     if (this.#syndbg === undefined) return 0n;
+    if (this.#tracing) {
+      const value = index === HvMsr.SyndbgControl ? control : pendingGpa;
+      this.#tracer.msr(
+        "kvm_hv_syndbg_set_msr",
+        vcpu,
+        index,
+        lowWord(value),
+        highWord(value),
+        false,
+      );
+    }
     if (index === HvMsr.SyndbgPendingBuffer) {
       this.#syndbg.setPendingPage(Number(pendingGpa));
       return 0n;
@@ -435,11 +452,26 @@ export class Partition {
       highWord(second),
     );
     this.#call.xmm = undefined;
+    if (this.#tracing) this.#tracer.call(this.#call);
     // The exit has no "again", and no #UD either.
     this.#call.forwarded = true;
-    const status = dispatchCall(this.#call, this.#context);
+    const result = dispatchCall(this.#call, this.#context);
     this.#call.forwarded = false;
-    return BigInt(status < 0 ? HvStatus.InvalidHypercallCode : status);
+    const status = result < 0 ? HvStatus.InvalidHypercallCode : result;
+    if (this.#tracing) this.#tracer.done(vcpu, status, 0);
+    return BigInt(status);
+  }
+
+  /** What a kernel that is Hyper-V itself hands on, with its gates done, is served by this. */
+  kernelHandler(): HypervHandler {
+    return {
+      syndbg: (...values) => this.serveSyndbgExit(...values),
+      hypercall: (...values) => this.serveHypercallExit(...values),
+      reset: () => this.#o.onReset?.(),
+      // The kernel does not tell whether P3 and P4 name a message.
+      crash: (parameters) =>
+        this.#o.onCrash?.({ parameters, message: undefined }),
+    };
   }
 
   // Interrupts and timers. ---------------------------------------------------------
@@ -569,6 +601,9 @@ export class Partition {
     this.#o.onTscInvariant?.();
   }
 }
+
+const VMCALL_RET = new Uint8Array([0x0f, 0x01, 0xc1, 0xc3]);
+const VMMCALL_RET = new Uint8Array([0x0f, 0x01, 0xd9, 0xc3]);
 
 /** Where a register of the debugger is kept. */
 function syndbgWord(index: number): number {

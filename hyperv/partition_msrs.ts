@@ -32,8 +32,6 @@ const CRASH_NOTIFY_HIGH = 0x8000_0000;
 const CRASH_MESSAGE_HIGH = 0x4000_0000;
 /** Bit 16 of REENLIGHTENMENT_CONTROL: the guest wants the interrupt. */
 const REENLIGHTENMENT_ENABLED = 1 << 16;
-const VMCALL_RET = new Uint8Array([0x0f, 0x01, 0xc1, 0xc3]);
-const VMMCALL_RET = new Uint8Array([0x0f, 0x01, 0xd9, 0xc3]);
 
 /** What the partition-wide MSRs act on. */
 export interface PartitionMsrSurroundings {
@@ -41,7 +39,8 @@ export interface PartitionMsrSurroundings {
   time: ReferenceTime;
   tscFrequency: number;
   apicFrequency: number;
-  hypercallInstruction: "vmcall" | "vmmcall";
+  /** What the hypercall page holds. */
+  hypercallCode: Uint8Array;
   onReset: () => void;
   onCrash: (report: CrashReport) => void;
   onTscInvariant: () => void;
@@ -158,13 +157,12 @@ export class PartitionMsrs {
     return MsrResult.Handled;
   }
 
-  /** HYPERCALL: with bit 0 the page gets the instruction and a return. */
+  /** HYPERCALL: with bit 0 the page gets its code. */
   #setHypercallPage(low: number, high: number, host: boolean): MsrResult {
     if (!this.identified) return MsrResult.Handled;
     if ((low & PAGE_ENABLED) !== 0 && !host) {
-      const { memory, hypercallInstruction } = this.#around;
+      const { memory, hypercallCode: code } = this.#around;
       const gpa = pageOf(low, high);
-      const code = hypercallInstruction === "vmcall" ? VMCALL_RET : VMMCALL_RET;
       if (!memory.contains(gpa, code.length)) return MsrResult.Refused;
       memory.write(gpa, code);
     }

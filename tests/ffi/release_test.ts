@@ -83,7 +83,7 @@ for (const mode of MODES) {
     const setUp = (): void => {
       system.calls = 0;
       system.failed = "";
-      const options = { hyperv: { mode, debugOptions: 4n } };
+      const options = { hyperv: { mode } };
       const backend = createKvmBackend(system, options);
       const vm = backend.createVm(memory, new TestHost());
       try {
