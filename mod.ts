@@ -84,14 +84,14 @@ export type {
   KernelHyperv,
 } from "./hyperv/defs/kernel_exits.ts";
 export { hypervisorLeaves, type LeafOptions } from "./hyperv/leaves.ts";
+export type { CrashReport } from "./hyperv/crash.ts";
+export type { LocalApics } from "./hyperv/local_apics.ts";
+export { Partition, type PartitionOptions } from "./hyperv/partition.ts";
+export type { PartitionState } from "./hyperv/partition_state.ts";
+export type { ReferenceClock } from "./hyperv/reference_time.ts";
+export type { TimerState } from "./hyperv/synthetic_timers.ts";
+export type { ProcessorState } from "./hyperv/virtual_processor.ts";
 export * from "./hyperv/kd/mod.ts";
-export {
-  type CrashReport,
-  Partition,
-  type PartitionOptions,
-  type PartitionState,
-  type ReferenceClock,
-} from "./hyperv/partition.ts";
 export type { Profile, SynDbgState } from "./hyperv/syndbg.ts";
 export type { FrameState } from "./hyperv/frames/frame_layer.ts";
 export {

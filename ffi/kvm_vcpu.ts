@@ -153,7 +153,11 @@ export class KvmVcpu implements Vcpu {
     this.id = id;
     this.#vm = vm;
     this.#host = vm.host;
-    this.#frame = new TrapFrame(id);
+    this.#frame = new TrapFrame(id, () => {
+      const xsave = new Uint8Array(Size.xsave);
+      this.#file.pass("read vector registers", "GetXsave", xsave);
+      return xsave;
+    });
     this.#file = this.#open();
     try {
       this.#atReset = readImage(this.#file, vm.facts.msrs);

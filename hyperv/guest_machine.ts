@@ -3,6 +3,7 @@ import { GuestMemory } from "../core/guest_memory.ts";
 import { Machine, type MachineOptions } from "../core/machine.ts";
 import type { KernelHyperv } from "./defs/kernel_exits.ts";
 import { HvMsr } from "./defs/msr.ts";
+import { withoutApics } from "./leaves.ts";
 import { Partition, type PartitionOptions } from "./partition.ts";
 
 /** IA32_TIME_STAMP_COUNTER (SDM volume 4, table 2-2). */
@@ -16,7 +17,16 @@ const INVARIANT_TSC = 0x100;
 export interface GuestMachineOptions
   extends
     Omit<MachineOptions, "memory" | "guestInterface">,
-    Omit<PartitionOptions, "memory" | "clock" | "vcpus" | "onTscInvariant"> {
+    Omit<
+      PartitionOptions,
+      | "memory"
+      | "clock"
+      | "vcpus"
+      | "apics"
+      | "onTlbFlush"
+      | "onSpinWait"
+      | "onTscInvariant"
+    > {
   /** Executes the guest. */
   backend: Backend;
   /** Bytes of RAM, a multiple of 64 KiB. Default 64 MiB. */
@@ -92,6 +102,18 @@ export function createGuestMachine(options: GuestMachineOptions): GuestMachine {
       tscFrequency: options.backend.tscFrequency,
       readTsc: () => made.machine?.vcpus[0]?.getMsr(MSR_TSC) ?? 0n,
     },
+    apics: {
+      interrupt: (vcpu, vector, autoEoi) =>
+        made.machine?.interrupt(vcpu, vector, autoEoi),
+      endOfInterrupt: (vcpu) => made.machine?.apic(vcpu).endOfInterrupt(),
+      read: (vcpu, offset) =>
+        made.machine?.apic(vcpu).readRegister(offset) ?? 0,
+      write: (vcpu, offset, value) =>
+        made.machine?.apic(vcpu).writeRegister(offset, value),
+    },
+    onTlbFlush: (vcpu) => made.machine?.vcpus[vcpu]?.flushTlb(),
+    // Others get their turn.
+    onSpinWait: (vcpu) => made.machine?.vcpus[vcpu]?.kick(),
     onReset: () => {
       options.onReset?.();
       made.machine?.stop({ kind: "reset" });
@@ -105,6 +127,7 @@ export function createGuestMachine(options: GuestMachineOptions): GuestMachine {
   });
   made.machine = machine;
   if (isKernelHyperv(machine.vm)) {
+    partition.setCpuid(withoutApics(partition.cpuidEntries()));
     machine.vm.hypervHandler = partition.kernelHandler();
     const syndbg = partition.hostReadMsr(0, HvMsr.SyndbgOptions)!;
     machine.vcpus[0]!.setMsr(HvMsr.SyndbgOptions, syndbg);

@@ -109,7 +109,7 @@ for (const backend of backends) {
           `hypercall stage ${number}, ${mode}, ${via}: ${hex(code)} gives ${
             show(expect)
           }`,
-          { enforceCpuid: true, mode, partition },
+          { enforceCpuid: true, mode, partition, synic: false },
           async (guest) => {
             openUpTo(guest, number);
             assertEquals(await call(guest, code, mode, via), expect);
@@ -120,7 +120,7 @@ for (const backend of backends) {
     guestTest(
       backend,
       `hypercall stage ${number}, kvm: ${hex(code)} gives ${show(expect)}`,
-      { enforceCpuid: true, profile: "kvm", partition },
+      { enforceCpuid: true, profile: "kvm", partition, synic: false },
       async (guest) => {
         openUpTo(guest, number);
         assertEquals(await call(guest, code), expect);

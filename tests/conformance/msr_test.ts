@@ -139,11 +139,15 @@ for (const backend of backends) {
       guestTest(
         backend,
         `MSR stage ${number}, ${profile}: ${what} ${ok ? "works" : "is #GP"}`,
-        { profile, enforceCpuid: true, partition: ok && needsApic(msr) },
+        {
+          profile,
+          enforceCpuid: true,
+          partition: ok && needsApic(msr),
+          synic: ROWS.slice(0, number + 1).some((before) => before.synic),
+        },
         async (guest) => {
           const before = ROWS.slice(0, number + 1);
           setLeafBits(guest, before.flatMap(({ add }) => add ?? []));
-          if (before.some(({ synic }) => synic)) guest.partition.enableSynic();
           const access = write === undefined ? rdmsr(msr) : wrmsr(msr, write);
           const readBack = write !== undefined && ok && !writeOnly;
           const [first, second] = await guest.run(
@@ -213,7 +217,6 @@ for (const backend of backends) {
         `${hex(msr)} opens with ${bit}`,
         { enforceCpuid: true, partition: needsApic(msr) },
         async (guest) => {
-          guest.partition.enableSynic();
           setLeafBits(guest, []);
           assertEquals((await guest.one(rdmsr(msr))).fault, "#GP(0)");
           setLeafBits(guest, [bit]);

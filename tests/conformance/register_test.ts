@@ -1,6 +1,6 @@
 /** Synthetic MSRs other than the debugger's, as a guest's code finds them. */
 import { assert, assertEquals } from "@std/assert";
-import type { CrashReport } from "../../hyperv/partition.ts";
+import type { CrashReport } from "../../hyperv/crash.ts";
 import { loadImage } from "../../core/loaders/load_image.ts";
 import { backends } from "./backends.ts";
 import {
