@@ -47,6 +47,8 @@ export {
   type PortDevice,
 } from "./core/bus.ts";
 export type { DeviceState } from "./core/devices/state.ts";
+export type { DebuggedMachine } from "./core/gdb/execution.ts";
+export { type ByteStream, type GdbOptions, GdbStub } from "./core/gdb/stub.ts";
 export { GuestMemory, type WriteListener } from "./core/guest_memory.ts";
 export {
   type LoadedImage,
@@ -54,11 +56,18 @@ export {
   type LoadOptions,
 } from "./core/loaders/load_image.ts";
 export type { EntryMode } from "./core/loaders/entry_state.ts";
+export {
+  type LinuxOptions,
+  type LinuxProtocol,
+  type LoadedLinux,
+  loadLinux,
+} from "./core/loaders/linux.ts";
 export type { MultibootModule } from "./core/loaders/multiboot.ts";
 export {
   type ApicRegisters,
   type GuestInterface,
   Machine,
+  type MachineDebugger,
   type MachineOptions,
   type MachineOutcome,
   type MachineState,

@@ -34,18 +34,21 @@ Options:
   run: `Run a guest image
 
 Usage: syndbg run [IMAGE] [OPTIONS]
+       syndbg run --linux KERNEL [--initrd FILE] [--append TEXT] [OPTIONS]
 
 IMAGE is a multiboot 1 kernel, an ELF program, or a flat binary (with
 --address); without one the built-in demo guest runs. COM1 is standard input
 and output, port 0xe9 text goes there too. A write of V to port 0xf4 ends the
 run with exit code V * 2 + 1; HLT with interrupts off and a reset end it with 0.
+With --linux each key goes to the guest as it is pressed; Ctrl-A x leaves,
+Ctrl-A h prints what else there is.
 
 Options:
   --backend NAME      auto, interp or kvm (default auto: kvm where it is fit)
   --kvm-hyperv BY     Who is Hyper-V on KVM: user (syndbg), kernel (KVM's own,
                       which hands debug commands on) or auto (default auto:
                       kernel where KVM has it)
-  --memory SIZE       RAM, such as 64M (default 64M)
+  --memory SIZE       RAM, such as 64M (default 64M, for Linux 256M)
   --cpus N            vCPUs, 1 to 255 (default 1)
   --mode MODE         What OPTIONS tells the guest to use: msr or hypercall
                       (default msr)
@@ -63,8 +66,17 @@ Options:
   --address ADDRESS   Load IMAGE as a flat binary at this address
   --entry ADDRESS     Where to begin
   --entry-mode MODE   real, protected or long
-  --append TEXT       Command line for a multiboot image
+  --linux KERNEL      Boot a Linux kernel: a bzImage, or an ELF file by PVH
+  --initrd FILE       Its initial RAM disk
+  --append TEXT       Command line for a multiboot image or for Linux (there
+                      default "console=ttyS0")
   --module FILE       Module for a multiboot image; may be repeated
+  --gdb [HOST]:PORT   Let GDB attach (default host 127.0.0.1; port 0 takes a
+                      free one, which is printed)
+  --gdb-wait          Wait for GDB's continue before the first instruction
+  --gdb-arch NAME     i386 or amd64: registers that GDB is told of outside long
+                      mode (default: what an ELF or Linux IMAGE is for, else
+                      i386); in long mode always amd64
   -h, --help          Print help
 
 Exit codes: the guest's, 2 for bad usage or a bad image, 3 for a triple fault,

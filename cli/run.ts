@@ -1,20 +1,21 @@
 import type { Backend } from "../core/backend.ts";
 import { loadImage, type LoadOptions } from "../core/loaders/load_image.ts";
-import type { Machine } from "../core/machine.ts";
 import {
   createGuestMachine,
   type GuestMachine,
   type GuestMachineOptions,
 } from "../hyperv/guest_machine.ts";
-import { readElfSymbols } from "../hyperv/kd/symbols.ts";
 import { formatTrace, traceJson, type TraceSink } from "../hyperv/trace.ts";
 import { BACKEND_OPTIONS, openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
-import { type ConsoleOptions, runConsole } from "./debug/console.ts";
 import { openDebug } from "./debug_options.ts";
+import { openGdb } from "./gdb.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
 import { helpText } from "./help.ts";
+import { type GuestImage, loadOrRefuse, readImage } from "./image_file.ts";
+import { forwardInput, linuxImage, openConsole } from "./linux.ts";
 import { reportOutcome, withInterrupt } from "./outcome.ts";
+import { hasSymbols, isKd, runWithConsole } from "./run_console.ts";
 import {
   type Options,
   parseAddress,
@@ -29,7 +30,7 @@ import {
 /** Runs a guest image; returns the exit code. */
 export async function runCommand(args: readonly string[]): Promise<number> {
   const options = parseOptions("run", args, {
-    boolean: ["no-syndbg", "enforce-cpuid"],
+    boolean: ["no-syndbg", "enforce-cpuid", "gdb-wait"],
     string: [
       ...BACKEND_OPTIONS,
       "memory",
@@ -42,6 +43,10 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       "entry-mode",
       "append",
       "command",
+      "gdb",
+      "gdb-arch",
+      "linux",
+      "initrd",
     ],
     collect: ["debug", "module"],
     optional: { trace: "text" },
@@ -64,13 +69,13 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     throw new UsageError("Cannot use --command: there is no --debug kd");
   }
   const output = new ConsoleOutput(Deno.stdout);
-  const image = path === undefined ? demoGuest() : readImage(path);
+  const linux = options.value("linux") !== undefined;
+  const image = linux ? linuxImage(options) : plainImage(options, path);
   const { backend, note } = openBackend(
     options,
     options.flag("enforce-cpuid"),
   );
   const settings = machineSettings(options, output, backend);
-  const load = loadSettings(options);
   const wire = await openDebug(options.values("debug"));
   try {
     const guest = build({
@@ -85,60 +90,39 @@ export async function runCommand(args: readonly string[]): Promise<number> {
         },
       }),
     });
+    let closeConsole: (() => void) | undefined;
     try {
-      load(guest, image);
+      image.load(guest);
       if (note !== undefined) console.error(`syndbg: ${note}`);
+      const gdb = openGdb(options, guest.machine, image.data);
       if (wire.console) {
-        return await runWithConsole(guest.machine, limit, {
+        const symbols = path !== undefined && hasSymbols(image.data);
+        const code = await runWithConsole(guest.machine, limit, {
           ...wire.console,
           json: false,
-          symbols: path !== undefined && hasSymbols(image) ? [path] : [],
+          symbols: symbols ? [path] : [],
           breakIn: false,
           ...(commands !== undefined && { commands }),
         });
+        await gdb?.close(code);
+        return code;
       }
-      forwardInput(guest.machine);
+      if (linux) closeConsole = openConsole(guest.machine);
+      else forwardInput(guest.machine);
       const outcome = await withInterrupt((signal) =>
         guest.machine.run({ timeout: limit, signal })
       );
       output.flush();
-      return reportOutcome(guest.machine, outcome);
+      const code = reportOutcome(guest.machine, outcome);
+      await gdb?.close(code);
+      return code;
     } finally {
+      closeConsole?.();
       guest.machine.close();
     }
   } finally {
     await wire.close();
   }
-}
-
-function isKd(option: string): boolean {
-  return option === "kd" || option.startsWith("kd:");
-}
-
-function hasSymbols(image: Uint8Array): boolean {
-  try {
-    return readElfSymbols(image).length > 0;
-  } catch (error) {
-    if (error instanceof SyntaxError) return false;
-    throw error;
-  }
-}
-
-/** Runs the guest with a debugger's console beside it, until either ends. */
-async function runWithConsole(
-  machine: Machine,
-  timeout: number,
-  options: ConsoleOptions,
-): Promise<number> {
-  const left = new AbortController();
-  const gone = new AbortController();
-  const running = machine.run({ timeout, signal: left.signal });
-  running.finally(() => gone.abort());
-  const code = await runConsole({ ...options, gone: gone.signal });
-  const ended = gone.signal.aborted;
-  left.abort();
-  const outcome = await running;
-  return ended ? reportOutcome(machine, outcome) : code;
 }
 
 function machineSettings(
@@ -149,7 +133,10 @@ function machineSettings(
   const trace = traceSink(options.value("trace"));
   return {
     backend,
-    memorySize: parseSize("memory", options.value("memory") ?? "64M"),
+    memorySize: parseSize(
+      "memory",
+      options.value("memory") ?? defaultMemory(options),
+    ),
     cpus: parseCount("cpus", options.value("cpus") ?? "1"),
     profile: parseChoice("profile", options.value("profile") ?? "hyperv", [
       "hyperv",
@@ -166,6 +153,11 @@ function machineSettings(
   };
 }
 
+/** A Linux kernel unpacks itself into more than a small guest needs. */
+function defaultMemory(options: Options): string {
+  return options.value("linux") === undefined ? "64M" : "256M";
+}
+
 /** Makes the machine; sizes that cannot be had are the user's error. */
 function build(options: GuestMachineOptions): GuestMachine {
   try {
@@ -176,10 +168,9 @@ function build(options: GuestMachineOptions): GuestMachine {
   }
 }
 
-/** Checks the loader's options; what comes back loads an image with them. */
-function loadSettings(
-  options: Options,
-): (guest: GuestMachine, image: Uint8Array) => void {
+/** Reads the image and checks the loader's options. */
+function plainImage(options: Options, path: string | undefined): GuestImage {
+  const data = path === undefined ? demoGuest() : readImage(path);
   const settings: LoadOptions = {
     commandLine: options.value("append") ?? "",
     modules: options.values("module").map((path) => ({
@@ -201,28 +192,11 @@ function loadSettings(
       "long",
     ]);
   }
-  return ({ machine, memory }, image) => {
-    try {
-      loadImage(memory, machine.vcpus[0]!, image, settings);
-    } catch (error) {
-      if (error instanceof SyntaxError || error instanceof RangeError) {
-        throw new UsageError(error.message);
-      }
-      throw error;
-    }
+  return {
+    data,
+    load: ({ machine, memory }) =>
+      loadOrRefuse(() => loadImage(memory, machine.vcpus[0]!, data, settings)),
   };
-}
-
-function readImage(path: string): Uint8Array {
-  try {
-    if (!Deno.statSync(path).isFile) {
-      throw new UsageError(`Cannot read ${path}: not a file`);
-    }
-    return Deno.readFileSync(path);
-  } catch (error) {
-    if (error instanceof UsageError) throw error;
-    throw new UsageError(`Cannot read ${path}: ${(error as Error).message}`);
-  }
 }
 
 function traceSink(format: string | undefined): TraceSink | undefined {
@@ -231,14 +205,4 @@ function traceSink(format: string | undefined): TraceSink | undefined {
     ? traceJson
     : formatTrace;
   return (event) => console.error(print(event));
-}
-
-/** Sends standard input to the guest's serial port, as long as there is some. */
-async function forwardInput(machine: Machine): Promise<void> {
-  const buffer = new Uint8Array(1024);
-  for (;;) {
-    const count = await Deno.stdin.read(buffer);
-    if (count === null) return;
-    machine.sendSerial(buffer.slice(0, count));
-  }
 }

@@ -240,6 +240,8 @@ export interface SystemRegisters {
 export interface GuestDebug {
   /** Stop after each instruction. */
   singleStep?: boolean;
+  /** External interrupts wait, unless the guest is halted. */
+  blockInterrupts?: boolean;
   /** Stop at INT3 instead of delivering #BP. */
   softwareBreakpoints?: boolean;
   /** DR0 to DR3 and DR7 of the host; the guest's own are hidden meanwhile. */
@@ -276,10 +278,11 @@ export interface Vcpu {
    */
   run(slice?: number): VcpuExit;
   /**
-   * Runs the guest elsewhere than on this thread, where a backend can. Until it is settled only
-   * {@linkcode Vcpu.kick}, {@linkcode Vcpu.setInterruptRequest} and {@linkcode Vcpu.injectNmi} may be called.
+   * Runs the guest elsewhere than on this thread, where a backend can and it pays. The host is asked on this thread all
+   * the same. Until it is settled only {@linkcode Vcpu.kick}, {@linkcode Vcpu.setInterruptRequest},
+   * {@linkcode Vcpu.injectNmi}, {@linkcode Vcpu.flushTlb} and reading the TSC by {@linkcode Vcpu.getMsr} are allowed.
    */
-  runAsync?(slice?: number): Promise<VcpuExit>;
+  runAsync?: ((slice?: number) => Promise<VcpuExit>) | undefined;
   /** Makes a running or the next {@linkcode Vcpu.run} return soon with `interrupted`. */
   kick(): void;
   /** Sets the state of the INTR line. */
@@ -316,6 +319,11 @@ export interface Vcpu {
   setMsr(index: number, value: bigint): boolean;
   /** Turns debugging by the host on or off (undefined). */
   setGuestDebug(debug: GuestDebug | undefined): void;
+  /**
+   * After an exit for a breakpoint instruction: the guest gets the #BP that
+   * {@linkcode GuestDebug.softwareBreakpoints} kept from it.
+   */
+  passBreakpoint(): void;
   /**
    * Translates a linear address as a supervisor data read would, without side effects: the
    * guest-physical address, or undefined where nothing is mapped.

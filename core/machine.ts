@@ -65,6 +65,28 @@ export interface MachineOptions {
   now?: () => number;
 }
 
+/** Decides when vCPUs run, as {@linkcode Machine.debugger}. */
+export interface MachineDebugger {
+  /** Whether a vCPU has to wait. When it no longer has to, the machine is to be woken. */
+  holds(vcpu: Vcpu): boolean;
+  /**
+   * A vCPU stopped at a debug event, or its run is to end. False: as without a debugger; else the
+   * debugger holds it, or it runs on.
+   */
+  stopped(vcpu: Vcpu, exit: VcpuExit): boolean;
+}
+
+/** Decides when vCPUs run, as {@linkcode Machine.debugger}. */
+export interface MachineDebugger {
+  /** Whether a vCPU has to wait. When it no longer has to, the machine is to be woken. */
+  holds(vcpu: Vcpu): boolean;
+  /**
+   * A vCPU stopped at a debug event, or the run is to end. False: as without a debugger; else the
+   * debugger holds it, or it runs on.
+   */
+  stopped(vcpu: Vcpu, exit: VcpuExit): boolean;
+}
+
 /** How a run of a {@linkcode Machine} ended. */
 export type MachineOutcome =
   /** The guest wrote an exit code. */
@@ -121,6 +143,8 @@ export class Machine implements VmHost {
   readonly ports: PortBus;
   /** Addresses outside RAM; add devices before running. */
   readonly mmio: MmioBus;
+  /** Whoever debugs the guest. Set before a run. */
+  debugger: MachineDebugger | undefined;
   readonly #o: MachineOptions;
   readonly #now: () => number;
   readonly #board: Board;
@@ -319,14 +343,18 @@ export class Machine implements VmHost {
         const left = timeout - (performance.now() - start);
         if (left <= 0) return { kind: "timeout" };
         this.#update();
+        this.#hold();
         const ready = this.#takeSignals();
         if (ready > 0) {
           this.#turn(ready > 1 ? 0 : this.#slice(left));
           if (performance.now() - yielded < SLICE) continue;
           await yieldToEvents();
-        } else if (this.#processors.some(({ wakeable }) => wakeable)) {
-          await this.#wait(Math.min(NAP, this.#untilNext(), left));
-        } else return { kind: "halted" };
+        } else if (
+          this.#processors.some(({ wakeable, held }) => wakeable || held)
+        ) await this.#wait(Math.min(NAP, this.#untilNext(), left));
+        else if (!this.debugger?.stopped(this.vcpus[0]!, { reason: "hlt" })) {
+          return { kind: "halted" };
+        }
         yielded = performance.now();
       }
       return this.#outcome;
@@ -343,6 +371,13 @@ export class Machine implements VmHost {
   /** Milliseconds that a processor may run alone. */
   #slice(left: number): number {
     return Math.max(SHORTEST_SLICE, Math.min(SLICE, this.#untilNext(), left));
+  }
+
+  /** Looks which processors have to wait for a debugger. */
+  #hold(): void {
+    for (const processor of this.#processors) {
+      processor.hold(this.debugger?.holds(processor.vcpu) ?? false);
+    }
   }
 
   /** Has INIT and startup IPIs done; how many processors are ready then. */
@@ -363,7 +398,8 @@ export class Machine implements VmHost {
       if (!processor.ready) continue;
       const { vcpu } = processor;
       processor.begin();
-      if (vcpu.runAsync !== undefined) {
+      // A debugger wants all of them to stand while it looks.
+      if (vcpu.runAsync !== undefined && this.debugger === undefined) {
         processor.flight = vcpu.runAsync(SLICE).then(
           (exit) => this.#landed(processor, exit),
           (error) =>
@@ -380,6 +416,7 @@ export class Machine implements VmHost {
       this.#running = undefined;
       this.#onExit(processor, exit);
       if (this.#outcome !== undefined) return;
+      if (this.debugger !== undefined) this.#hold();
     }
   }
 
@@ -391,6 +428,11 @@ export class Machine implements VmHost {
   }
 
   #onExit(processor: Processor, exit: VcpuExit): void {
+    const { reason } = exit;
+    if (
+      reason !== "interrupted" && reason !== "hlt" &&
+      this.debugger?.stopped(processor.vcpu, exit)
+    ) return;
     switch (exit.reason) {
       case "hlt":
         processor.halt();

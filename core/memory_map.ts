@@ -40,7 +40,7 @@ export const Mmio = {
 export const LowMemory = {
   /** Flat GDT for guests that are entered in protected or long mode. */
   Gdt: 0x500,
-  /** Multiboot information, with its memory map. */
+  /** Multiboot information, PVH start information or Linux's zero page, with the memory map. */
   BootInfo: 0x1000,
   /** Command line and module names. */
   BootText: 0x2000,
@@ -57,3 +57,23 @@ export const LowMemory = {
   /** Start of extended memory. */
   Extended: 0x10_0000,
 } as const;
+
+/** A range of the memory map that a guest is told of. */
+export interface MemoryRegion {
+  /** Guest-physical address. */
+  start: number;
+  /** Bytes. */
+  length: number;
+  /** As e820 and multiboot number them: 1 is RAM, 2 is reserved. */
+  type: 1 | 2;
+}
+
+/** The memory map of a machine with `size` bytes of RAM. */
+export function memoryRegions(size: number): MemoryRegion[] {
+  const { ConventionalEnd, Extended } = LowMemory;
+  return [
+    { start: 0, length: ConventionalEnd, type: 1 },
+    { start: ConventionalEnd, length: Extended - ConventionalEnd, type: 2 },
+    { start: Extended, length: size - Extended, type: 1 },
+  ];
+}

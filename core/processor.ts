@@ -24,6 +24,8 @@ export class Processor
   readonly vcpu: Vcpu;
   /** A run that has not come back, on another thread. */
   flight: Promise<void> | undefined;
+  /** A debugger makes it wait. */
+  held = false;
   readonly #onEvent: () => void;
   #activity: number;
   /** It halted with interrupts off. */
@@ -53,7 +55,7 @@ export class Processor
   /** Whether it is to run now. */
   get ready(): boolean {
     return this.#activity === ProcessorActivity.Running &&
-      this.flight === undefined;
+      this.flight === undefined && !this.held;
   }
 
   /** INIT or a startup IPI waits for {@linkcode Processor.takeSignals}. */
@@ -73,6 +75,12 @@ export class Processor
     if (this.#activity === ProcessorActivity.Halted) {
       this.#activity = ProcessorActivity.Running;
     }
+  }
+
+  /** A debugger holds it, or lets it go: then it may have given it something else to do. */
+  hold(held: boolean): void {
+    if (this.held && !held) this.look();
+    this.held = held;
   }
 
   /** A run begins. */

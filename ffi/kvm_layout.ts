@@ -278,6 +278,7 @@ export const GuestDebugBit = {
   Singlestep: 2,
   UseSwBp: 0x1_0000,
   UseHwBp: 0x2_0000,
+  InjectBp: 0x8_0000,
 } as const;
 
 /** Sizes of structs in bytes; of the open-ended ones the fixed part. */

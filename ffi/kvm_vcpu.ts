@@ -55,7 +55,7 @@ import {
   encodeSystemRegisters,
 } from "./register_codec.ts";
 import { Struct } from "./struct.ts";
-import { Errno, errnoName } from "./system_calls.ts";
+import { Errno, errnoName, type RunThread } from "./system_calls.ts";
 import { VcpuFile } from "./vcpu_file.ts";
 import {
   copyImage,
@@ -116,6 +116,11 @@ export class KvmVcpu implements Vcpu {
   #shutdown = false;
   /** The run is to end: a kick, or the slice is over. */
   #stop = false;
+  /** Runs the vCPU where it does not run on this thread, and whether it does so now. */
+  #thread: RunThread | undefined;
+  #flying = false;
+  /** A TSC that was read, and when, for looks at it in flight. */
+  #tsc = { value: 0n, time: 0 };
   /** The kernel's last run ended with no exit. */
   #interrupted = false;
   readonly #regs = new Struct(Size.regs);
@@ -123,6 +128,8 @@ export class KvmVcpu implements Vcpu {
   readonly #translation = new Struct(Size.translation);
   readonly #vector = new Struct(Size.interrupt);
   readonly #debug = new Struct(Size.guestDebug);
+  /** External interrupts wait while the guest is not halted. */
+  #blocksInterrupts = false;
   readonly #frame: TrapFrame;
   /** Views of the exit's data: the MSR's value, and MMIO data of each length. */
   #msrValue!: Uint32Array<ArrayBuffer>;
@@ -208,97 +215,172 @@ export class KvmVcpu implements Vcpu {
 
   #loop(deadline: number): VcpuExit {
     const { system } = this.#vm;
-    let file = this.#file;
     for (let exits = 1;; exits++) {
-      if (this.#nextCpuid !== undefined) {
-        try {
-          this.#replace();
-        } catch (error) {
-          return this.#fail(error instanceof Error ? error.message : "");
-        }
-        file = this.#file;
-      }
-      const { run8, run32 } = file;
-      if (this.#interrupt) this.#offerInterrupt();
-      else run8[Run.requestInterruptWindow] = 0;
-      if (this.#halted) return this.#end(this.#stop ? "interrupted" : "hlt");
-      this.#hasRun = true;
-      const result = system.ioctl(file.fd, Ioctl.Run, 0);
-      const priority = run32[Run.cr8 >> 2]!;
-      if (priority !== this.#taskPriority) {
-        this.#taskPriority = priority;
-        this.#host.setTaskPriority?.(this.id, priority);
-      }
-      if (result < 0) {
-        if (
-          this.#stop || run32[Run.exitReason >> 2] === Exit.Intr ||
-          system.errno() === Errno.Interrupted
-        ) {
-          run32[Run.exitReason >> 2] = Exit.Unknown;
-          return this.#end("interrupted");
-        }
-        return this.#fail(
-          file.fd < 0
-            ? "the VM is closed"
-            : `KVM_RUN: ${errnoName(system.errno())}`,
-        );
-      }
-      switch (run32[Run.exitReason >> 2]) {
-        case Exit.Io:
-          this.#io();
-          break;
-        case Exit.X86Wrmsr: {
-          const done = this.#host.writeMsr(
-            this.id,
-            run32[RunMsr.index >> 2]!,
-            run32[RunMsr.data >> 2]!,
-            run32[(RunMsr.data >> 2) + 1]!,
-          );
-          file.run8[RunMsr.error] = done === MsrResult.Handled ? 0 : 1;
-          break;
-        }
-        case Exit.X86Rdmsr: {
-          const done = this.#host.readMsr(
-            this.id,
-            run32[RunMsr.index >> 2]!,
-            this.#msrValue,
-          );
-          file.run8[RunMsr.error] = done === MsrResult.Handled ? 0 : 1;
-          break;
-        }
-        case Exit.Mmio:
-          this.#mmio();
-          break;
-        case Exit.Hyperv:
-          this.#hyperv();
-          break;
-        case Exit.Hlt:
-          this.#halted = true;
-          break;
-        case Exit.Shutdown:
-          this.#shutdown = true;
-          return this.#end("shutdown");
-        case Exit.Intr:
-          return this.#end("interrupted");
-        case Exit.IrqWindowOpen:
-        case Exit.SetTpr:
-        case Exit.Nmi:
-          break;
-        case Exit.Debug:
-          return this.#debugExit();
-        case Exit.SystemEvent:
-          if (this.#systemEvent(run32[RunSystemEvent.type >> 2]!)) break;
-          this.#shutdown = true;
-          return this.#end("shutdown");
-        default:
-          return this.#fail(this.#failure());
-      }
-      this.#interrupted = false;
+      const early = this.#before();
+      if (early !== undefined) return early;
+      const result = system.ioctl(this.#file.fd, Ioctl.Run, 0);
+      const exit = result < 0 ? this.#failed() : this.#after();
+      if (exit !== undefined) return exit;
       if (exits % CLOCK_EVERY === 0 && performance.now() >= deadline) {
         // The kernel finishes the instruction of this exit, and comes back.
         this.kick();
       }
     }
+  }
+
+  /** As {@linkcode KvmVcpu.run}, on a thread of its own; where there is one vCPU only it does not pay. */
+  get runAsync(): ((slice?: number) => Promise<VcpuExit>) | undefined {
+    return this.#vm.count > 1 ? (slice) => this.#fly(slice ?? 10) : undefined;
+  }
+
+  async #fly(slice: number): Promise<VcpuExit> {
+    if (this.#shutdown) return this.#end("shutdown");
+    const thread = this.#thread ??= this.#vm.system.createRunThread();
+    const timer = setTimeout(() => this.kick(), slice);
+    this.#running = true;
+    try {
+      for (;;) {
+        const early = this.#before();
+        if (early !== undefined) return early;
+        this.#tsc = { value: this.#readTsc(), time: performance.now() };
+        this.#flying = true;
+        const result = await thread.run(this.#file.fd);
+        this.#flying = false;
+        const { run8, run32 } = this.#file;
+        const { exitReason } = Run;
+        const again = result < 0 && !this.#stop &&
+          run32[exitReason >> 2] === Exit.Intr;
+        // Somebody wanted something of this vCPU, not its end.
+        run8[Run.immediateExit] = this.#stop ? 1 : 0;
+        this.#told();
+        if (again) {
+          run32[exitReason >> 2] = Exit.Unknown;
+          this.#interrupted = true;
+          continue;
+        }
+        const exit = result < 0 ? this.#failed() : this.#after();
+        if (exit !== undefined) return exit;
+      }
+    } finally {
+      clearTimeout(timer);
+      this.#running = false;
+      this.#flying = false;
+    }
+  }
+
+  /** Has a run in flight come back to look at what is new. */
+  #nudge(): void {
+    if (!this.#flying) return;
+    this.#file.run8[Run.immediateExit] = 1;
+    this.#thread!.interrupt();
+  }
+
+  /** Has a run in flight come back now, so that the kernel answers for the vCPU. */
+  #settle(): void {
+    if (!this.#flying) return;
+    this.#file.run8[Run.immediateExit] = 1;
+    this.#thread!.settle();
+  }
+
+  /** What an entry needs; an exit if there is none. */
+  #before(): VcpuExit | undefined {
+    if (this.#nextCpuid !== undefined) {
+      try {
+        this.#replace();
+      } catch (error) {
+        return this.#fail(error instanceof Error ? error.message : "");
+      }
+    }
+    const blocked = this.#blocksInterrupts && !this.#halted;
+    if (this.#interrupt && !blocked) this.#offerInterrupt();
+    else this.#file.run8[Run.requestInterruptWindow] = 0;
+    if (this.#halted) return this.#end(this.#stop ? "interrupted" : "hlt");
+    this.#hasRun = true;
+    return undefined;
+  }
+
+  /** Tells the host what a run has changed of CR8. */
+  #told(): void {
+    const priority = this.#file.run32[Run.cr8 >> 2]!;
+    if (priority === this.#taskPriority) return;
+    this.#taskPriority = priority;
+    this.#host.setTaskPriority?.(this.id, priority);
+  }
+
+  /** KVM_RUN failed: a signal, as a rule. */
+  #failed(): VcpuExit {
+    const { run32, fd } = this.#file;
+    const { system } = this.#vm;
+    this.#told();
+    if (
+      this.#stop || run32[Run.exitReason >> 2] === Exit.Intr ||
+      system.errno() === Errno.Interrupted
+    ) {
+      run32[Run.exitReason >> 2] = Exit.Unknown;
+      return this.#end("interrupted");
+    }
+    return this.#fail(
+      fd < 0 ? "the VM is closed" : `KVM_RUN: ${errnoName(system.errno())}`,
+    );
+  }
+
+  /** Does what the guest asks for; an exit if the run ends with it. */
+  #after(): VcpuExit | undefined {
+    const file = this.#file;
+    const { run32 } = file;
+    this.#told();
+    switch (run32[Run.exitReason >> 2]) {
+      case Exit.Io:
+        this.#io();
+        break;
+      case Exit.X86Wrmsr: {
+        const done = this.#host.writeMsr(
+          this.id,
+          run32[RunMsr.index >> 2]!,
+          run32[RunMsr.data >> 2]!,
+          run32[(RunMsr.data >> 2) + 1]!,
+        );
+        file.run8[RunMsr.error] = done === MsrResult.Handled ? 0 : 1;
+        break;
+      }
+      case Exit.X86Rdmsr: {
+        const done = this.#host.readMsr(
+          this.id,
+          run32[RunMsr.index >> 2]!,
+          this.#msrValue,
+        );
+        file.run8[RunMsr.error] = done === MsrResult.Handled ? 0 : 1;
+        break;
+      }
+      case Exit.Mmio:
+        this.#mmio();
+        break;
+      case Exit.Hyperv:
+        this.#hyperv();
+        break;
+      case Exit.Hlt:
+        this.#halted = true;
+        break;
+      case Exit.Shutdown:
+        this.#shutdown = true;
+        return this.#end("shutdown");
+      case Exit.Intr:
+        return this.#end("interrupted");
+      case Exit.IrqWindowOpen:
+      case Exit.SetTpr:
+      case Exit.Nmi:
+        break;
+      case Exit.Debug:
+        return this.#debugExit();
+      case Exit.SystemEvent:
+        if (this.#systemEvent(run32[RunSystemEvent.type >> 2]!)) break;
+        this.#shutdown = true;
+        return this.#end("shutdown");
+      default:
+        return this.#fail(this.#failure());
+    }
+    this.#interrupted = false;
+    return undefined;
   }
 
   #end(reason: VcpuExit["reason"]): VcpuExit {
@@ -496,10 +578,12 @@ export class KvmVcpu implements Vcpu {
   kick(): void {
     this.#stop = true;
     this.#file.run8[Run.immediateExit] = 1;
+    this.#nudge();
   }
 
   setInterruptRequest(asserted: boolean): void {
     this.#interrupt = asserted;
+    if (asserted) this.#nudge();
   }
 
   /** INTR is asserted: hands the vector over if the guest takes it, else has the kernel tell when it does. */
@@ -525,6 +609,7 @@ export class KvmVcpu implements Vcpu {
   }
 
   injectNmi(): void {
+    this.#settle();
     this.#file.call("inject NMI", "Nmi");
     this.#halted = false;
   }
@@ -534,6 +619,7 @@ export class KvmVcpu implements Vcpu {
   }
 
   flushTlb(): void {
+    this.#settle();
     // The kernel does so when a register of paging changes.
     const { cr4 } = this.getSystemRegisters();
     this.setSystemRegisters({ cr4: cr4 ^ CR4_PGE });
@@ -690,7 +776,17 @@ export class KvmVcpu implements Vcpu {
     this.#changed(values.cr8);
   }
 
+  #readTsc(): bigint {
+    return readMsrs(this.#file, [MSR_TSC])[0]?.[1] ?? 0n;
+  }
+
   getMsr(index: number): bigint | undefined {
+    if (index === MSR_TSC && this.#flying) {
+      const { value, time } = this.#tsc;
+      const passed = (performance.now() - time) / 1000;
+      return value +
+        BigInt(Math.round(passed * this.#vm.facts.tscFrequency));
+    }
     return this.#isOwn(index)
       ? readMsrs(this.#file, [index])[0]?.[1]
       : undefined;
@@ -707,6 +803,7 @@ export class KvmVcpu implements Vcpu {
 
   setGuestDebug(debug: GuestDebug | undefined): void {
     const { bytes, view } = this.#debug;
+    this.#blocksInterrupts = debug?.blockInterrupts ?? false;
     bytes.fill(0);
     if (debug !== undefined) {
       const { hardwareBreakpoints: hardware } = debug;
@@ -727,6 +824,15 @@ export class KvmVcpu implements Vcpu {
       }
     }
     this.#file.pass("set guest debugging", "SetGuestDebug", bytes);
+  }
+
+  passBreakpoint(): void {
+    // The kernel queues the exception and knows the length of the instruction from the exit.
+    const { bytes, view } = new Struct(Size.guestDebug);
+    bytes.set(this.#debug.bytes);
+    const at = GuestDebugField.control;
+    view.setUint32(at, view.getUint32(at, true) | GuestDebugBit.InjectBp, true);
+    this.#file.pass("pass breakpoint", "SetGuestDebug", bytes);
   }
 
   translate(linear: bigint): bigint | undefined {
@@ -763,8 +869,11 @@ export class KvmVcpu implements Vcpu {
     this.#shutdown = shutdown;
   }
 
-  /** Frees the kernel's vCPU, once. */
+  /** Frees the kernel's vCPU and the thread, once. */
   close(): void {
+    this.#settle();
+    this.#thread?.close();
+    this.#thread = undefined;
     this.#file.close();
   }
 }

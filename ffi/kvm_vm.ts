@@ -146,6 +146,11 @@ export class KvmVirtualMachine implements KvmVm {
     return this.mode === "kernel";
   }
 
+  /** How many vCPUs there are. */
+  get count(): number {
+    return this.#vcpus.length;
+  }
+
   createVcpu(): Vcpu {
     const vcpu = new KvmVcpu(this, this.#vcpus.length);
     this.#vcpus.push(vcpu);

@@ -36,8 +36,11 @@ function checksAlignment(cpu: Cpu): boolean {
 }
 
 function checkAlignment(cpu: Cpu, low: number, size: number): void {
-  // Operands of 10 and more bytes have rules of their own in their families.
-  if (size <= 8 && (low & (size - 1)) !== 0) faultCode(cpu, Vector.AC, 0);
+  // Vectors want 16 bytes at most. Operands of 10 and more than 32 bytes have rules of their own.
+  const wanted = size === 32 ? 16 : size;
+  if ((wanted <= 8 || wanted === 16) && (low & (wanted - 1)) !== 0) {
+    faultCode(cpu, Vector.AC, 0);
+  }
 }
 
 /** #AC if alignment is checked now and an operand with a rule of its own breaks it. */

@@ -48,6 +48,8 @@ export class Cpu {
   newTask = false;
   /** Whether the host single-steps. */
   hostStep = false;
+  /** Whether the host lets external interrupts wait while the vCPU is not halted. */
+  hostBlocksInterrupts = false;
   /** DR0-3 and DR7 of the host while it debugs with hardware breakpoints. */
   hostDebugRegisters: { addresses: readonly bigint[]; dr7: number } | undefined;
 

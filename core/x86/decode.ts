@@ -301,10 +301,10 @@ export class Decoder {
           );
           break;
         case "B":
-          i[pc + R_IMM] = p.vvvv * 8;
+          i[pc + R_IMM] = (p.vvvv & (long ? 15 : 7)) * 8;
           break;
         case "H":
-          i[pc + R_IMM + 1] = VEC_B + 16 * p.vvvv;
+          i[pc + R_IMM + 1] = VEC_B + 16 * (p.vvvv & (long ? 15 : 7));
           break;
         case "S":
           if (((modrm >>> 3) & 7) > Seg.GS) return this.#undefined(pc, offset);
@@ -421,7 +421,6 @@ export class Decoder {
     }
     p.rex = long ? rex : rex & 8;
     p.vvvv = (~byte >>> 3) & 15;
-    if (!long) p.vvvv &= 7;
     p.vexL = (byte >>> 2) & 1;
     const pp = byte & 3;
     p.operand = pp === 1;

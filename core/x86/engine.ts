@@ -91,6 +91,7 @@ export class Engine {
     const cpu = this.#cpu;
     const debug = vcpu.debug;
     cpu.hostStep = debug?.singleStep ?? false;
+    cpu.hostBlocksInterrupts = debug?.blockInterrupts ?? false;
     cpu.hostBreakpoints = debug?.softwareBreakpoints ?? false;
     const hardware = debug?.hardwareBreakpoints;
     cpu.hostDebugRegisters = hardware === undefined ? undefined : {

@@ -401,6 +401,8 @@ export function raise(cpu: Cpu): void {
     if ((i[MODE]! & Mode.Protected) === 0) error = -1;
     try {
       deliver(cpu, vector, Source.Exception, error, vector !== Vector.DB);
+      // A step ends at the handler.
+      if (cpu.hostStep) pendSingleStep(cpu);
       return;
     } catch (thrown) {
       if (thrown !== FAULT) throw thrown;
@@ -409,10 +411,11 @@ export function raise(cpu: Cpu): void {
   }
 }
 
-/** Delivers an event that is not a fault of the current instruction. */
+/** Delivers an event that is not a fault of the current instruction. A step of the host ends at its handler. */
 function deliverEvent(cpu: Cpu, vector: number, source: number): void {
   try {
     deliver(cpu, vector, source, -1, false);
+    if (cpu.hostStep) stopForHost(cpu, SINGLE_STEP);
   } catch (thrown) {
     if (thrown !== FAULT) throw thrown;
     // External interrupts, NMI and #DB are benign: no double fault.
@@ -423,7 +426,10 @@ function deliverEvent(cpu: Cpu, vector: number, source: number): void {
 /** Delivers #DB as a trap with the given conditions, or stops for the host. */
 function debugTrap(cpu: Cpu, conditions: number): void {
   const i = cpu.i32;
-  if (cpu.hostStep || cpu.hostDebugRegisters !== undefined) {
+  // With the host's registers in force, none of the conditions but the trap flag is the guest's.
+  const host = cpu.hostStep ||
+    (cpu.hostDebugRegisters !== undefined && (conditions & 15) !== 0);
+  if (host) {
     stopForHost(cpu, conditions);
     return;
   }
@@ -527,7 +533,8 @@ export function takeEvents(cpu: Cpu): boolean {
       i[EVENTS] = (i[EVENTS]! & ~Event.Nmi) | Event.NmiBlocked;
       deliverEvent(cpu, Vector.NMI, Source.External);
     } else if (
-      (events & Event.Interrupt) !== 0 && (i[EFLAGS]! & Flag.IF) !== 0
+      (events & Event.Interrupt) !== 0 && (i[EFLAGS]! & Flag.IF) !== 0 &&
+      !(cpu.hostBlocksInterrupts && i[ACTIVITY] !== Activity.Halted)
     ) {
       const vector = cpu.host.acknowledgeInterrupt(cpu.vcpu);
       if (vector >= 0) {

@@ -4,13 +4,14 @@
  *
  * @module
  */
-import { commit, load32, readAddress, writeAddress } from "./access.ts";
+import { advance, commit, readAddress, writeAddress } from "./access.ts";
 import { linear, linearOf, segmentOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { undefinedOpcode } from "./fault.ts";
 import {
   COMMIT_SIZE,
   EA,
+  HIGH,
   Mem,
   R_DISP,
   R_MEM,
@@ -32,6 +33,36 @@ function chosen(cpu: Cpu, mask: number, at: number, size: number): boolean {
   return cpu.u8[within(mask, at + size - 1)]! > 127;
 }
 
+/** Reads a lane at the address in EA. By bytes if it is misaligned: that is never #AC here. */
+function readLane(cpu: Cpu, to: number, size: number): void {
+  const low = cpu.i32[EA]!, high = cpu.i32[EA + 1]!;
+  const step = (low & (size - 1)) === 0 ? size : 1;
+  for (let at = 0; at < size; at += step) {
+    const part = advance(cpu, low, high, at);
+    const from = readAddress(cpu, part, cpu.i32[HIGH]!, step);
+    if (step === 1) cpu.u8[to + at] = cpu.u8[from]!;
+    else copy(cpu, to, from, size);
+  }
+}
+
+/** As {@linkcode readLane}: writes a lane, or only looks whether it can be written. */
+function writeLane(cpu: Cpu, from: number, size: number, write: boolean): void {
+  const i = cpu.i32;
+  const low = i[EA]!, high = i[EA + 1]!;
+  const step = (low & (size - 1)) === 0 ? size : 1;
+  for (let at = 0; at < size; at += step) {
+    const part = advance(cpu, low, high, at);
+    const to = writeAddress(cpu, part, i[HIGH]!, step);
+    if (!write) {
+      i[COMMIT_SIZE] = 0;
+      continue;
+    }
+    if (step === 1) cpu.u8[to] = cpu.u8[from + at]!;
+    else copy(cpu, to, from, size);
+    commit(cpu);
+  }
+}
+
 /** VMASKMOVPS and the like from memory: lanes not chosen become 0. */
 function maskedLoad(size: number, wide: boolean): Handler {
   return (cpu, a, _b, pc) => {
@@ -42,8 +73,7 @@ function maskedLoad(size: number, wide: boolean): Handler {
     for (let at = 0; at < bytes; at += size) {
       if (!chosen(cpu, mask, at, size)) continue;
       linearOf(cpu, pc, size, false, at);
-      const from = readAddress(cpu, cpu.i32[EA]!, cpu.i32[EA + 1]!, size);
-      copy(cpu, VEX_B + at, from, size);
+      readLane(cpu, VEX_B + at, size);
     }
     put(cpu, a, wide);
   };
@@ -52,17 +82,12 @@ function maskedLoad(size: number, wide: boolean): Handler {
 /** The same to memory. All lanes are looked up before the first is written. */
 function maskedStore(size: number, wide: boolean): Handler {
   return (cpu, _a, b, pc) => {
-    const i = cpu.i32;
     const mask = sourceOf(cpu, pc);
     for (const write of [false, true]) {
       for (let at = 0; at < (wide ? 32 : 16); at += size) {
         if (!chosen(cpu, mask, at, size)) continue;
         linearOf(cpu, pc, size, true, at);
-        const to = writeAddress(cpu, i[EA]!, i[EA + 1]!, size);
-        if (write) {
-          copy(cpu, to, within(b, at), size);
-          commit(cpu);
-        } else i[COMMIT_SIZE] = 0;
+        writeLane(cpu, within(b, at), size, write);
       }
     }
   };
@@ -110,10 +135,8 @@ function gather(size: number, indexSize: number, wide: boolean): Handler {
         const low = dv.getInt32(from, true);
         const high = indexSize === 8 ? dv.getInt32(from + 4, true) : low >> 31;
         gatherAddress(cpu, pc, low, high, size);
-        const ea = i[EA]!, eaHigh = i[EA + 1]!;
-        const to = within(a, at);
-        if (size === 4) dv.setInt32(to, load32(cpu, ea, eaHigh), true);
-        else copy(cpu, to, readAddress(cpu, ea, eaHigh, 8), 8);
+        readLane(cpu, VEX_B, size);
+        copy(cpu, within(a, at), VEX_B, size);
       }
       dv.setInt32(within(mask, at), 0, true);
       if (size === 8) dv.setInt32(within(mask, at) + 4, 0, true);

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { commit, writeAddress } from "./access.ts";
+import { advance, commit, writeAddress } from "./access.ts";
 import { linear, segmentOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { gp0 } from "./fault.ts";
-import { COMMIT_SIZE, EA, GPR, MXCSR, R_IMM } from "./layout.ts";
+import { COMMIT_SIZE, EA, GPR, HIGH, MXCSR, R_IMM } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { put32 } from "./operand.ts";
 import { index, indexHigh } from "./repeat.ts";
@@ -117,11 +117,18 @@ function maskedStore(bytes: number): Handler {
     const low = index(cpu, pc, RDI), high = indexHigh(cpu, pc, RDI);
     linear(cpu, segmentOf(cpu, pc), low, high, bytes, true);
     const ea = i[EA]!, eaHigh = i[EA + 1]!;
-    const to = writeAddress(cpu, ea, eaHigh, bytes, true);
-    for (let n = 0; n < bytes; n++) {
-      if (u8[b + n]! > 127) u8[to + n] = u8[a + n]!;
+    // All of it is looked up before any of it is written, masked or not.
+    for (const write of [false, true]) {
+      for (let at = 0; at < bytes; at += 8) {
+        const part = advance(cpu, ea, eaHigh, at);
+        const to = writeAddress(cpu, part, i[HIGH]!, 8, true);
+        for (let n = 0; n < 8 && write; n++) {
+          if (u8[b + at + n]! > 127) u8[to + n] = u8[a + at + n]!;
+        }
+        if (write) commit(cpu);
+        else i[COMMIT_SIZE] = 0;
+      }
     }
-    if (i[COMMIT_SIZE] !== 0) commit(cpu);
   };
 }
 

@@ -156,6 +156,8 @@ export class InterpreterVcpu implements Vcpu {
   /** What the host debugs. */
   debug: GuestDebug | undefined;
   readonly #engine: Engine;
+  /** The INT3 at RIP is the guest's. */
+  #passing = false;
   readonly #exit: {
     reason: VcpuExit["reason"];
     rip: bigint;
@@ -189,6 +191,13 @@ export class InterpreterVcpu implements Vcpu {
         i[EVENTS] = i[EVENTS]! & ~Event.Stopped;
       }
       i[PENDING_DB] = 0;
+    }
+    if (this.#passing) {
+      this.#passing = false;
+      cpu.hostBreakpoints = false;
+      cpu.hostBlocksInterrupts = true;
+      engine.execute(1);
+      engine.applyDebug(this);
     }
     for (;;) {
       engine.execute(
@@ -371,6 +380,10 @@ export class InterpreterVcpu implements Vcpu {
     this.#engine.applyDebug(this);
     updateMode(cpu);
     flushTlb(cpu);
+  }
+
+  passBreakpoint(): void {
+    this.#passing = true;
   }
 
   translate(linear: bigint): bigint | undefined {

@@ -136,6 +136,7 @@ export class FakeVcpu implements Vcpu {
     return false;
   }
   setGuestDebug(): void {}
+  passBreakpoint(): void {}
   translate(linear: bigint): bigint | undefined {
     return linear;
   }

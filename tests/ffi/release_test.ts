@@ -7,7 +7,7 @@ import { enter } from "../../core/loaders/entry_state.ts";
 import { createKvmBackend } from "../../ffi/kvm_backend.ts";
 import { Ioctl } from "../../ffi/kvm_layout.ts";
 import { libc } from "../../ffi/libc_unsafe.ts";
-import type { SystemCalls } from "../../ffi/system_calls.ts";
+import type { RunThread, SystemCalls } from "../../ffi/system_calls.ts";
 import { held } from "./_held.ts";
 import { CODE, Guest, HLT, kvmTest, MODES, RAM, TestHost } from "./_kvm.ts";
 
@@ -51,6 +51,9 @@ class FailingSystem implements SystemCalls {
     return this.#fails(request.toString(16))
       ? -1
       : this.#system.ioctlBytes(fd, request, bytes);
+  }
+  createRunThread(): RunThread {
+    return this.#system.createRunThread();
   }
   errno(): number {
     return this.failed === "" ? this.#system.errno() : 12;

@@ -149,16 +149,36 @@ export function encodings(family: SimdFamily): Encoding[] {
   return result;
 }
 
-/** Bytes of a VEX prefix. */
+/** Bytes of a VEX prefix; `rex` has the bits of REX. */
 function vexPrefix(
   random: Random,
   { map, pp, l }: NonNullable<Encoding["vex"]>,
+  rex: number,
+  long: boolean,
 ): number[] {
-  const vvvv = random.once(2) ? 0 : random.below(8);
+  const short = map === 1 && (rex & 11) === 0 && random.once(2);
+  const vvvv = random.once(2) ? 0 : random.below(short && !long ? 8 : 16);
   const low = ((~vvvv & 15) << 3) | ((l ?? random.below(2)) << 2) | pp;
-  return map === 1 && random.once(2)
-    ? [0xc5, 0x80 | low]
-    : [0xc4, 0xe0 | map, low | (random.below(2) << 7)];
+  const top = (~rex & 7) << 5;
+  return short
+    ? [0xc5, (top & 0x80) | low]
+    : [0xc4, top | map, low | ((rex & 8) << 4)];
+}
+
+/** ModRM and what belongs to it; the bits of REX that may be set with it. */
+function operands(random: Random, encoding: Encoding): [number[], number] {
+  const reg = (encoding.reg ?? random.below(8)) << 3;
+  if (encoding.bare) return [[], 0];
+  if (encoding.vsib) {
+    const sib = (random.below(4) << 6) | (random.below(8) << 3) | 6;
+    return random.once(2)
+      ? [[reg | 4, sib], 6]
+      : [[0x44 | reg, sib, random.below(32)], 6];
+  }
+  if (encoding.reg !== undefined) return [[reg | 6], 0];
+  if (random.once(3)) return [[reg | 6], 4];
+  if (random.once(8)) return [[0x46 | reg, 16], 4];
+  return [[0xc0 | reg | random.below(8)], 5];
 }
 
 /** RSI and RDI point into the window. */
@@ -177,23 +197,15 @@ export function makeCase(
 ): void {
   const view = new DataView(out.buffer, out.byteOffset, REQUEST);
   const long = !random.once(4);
-  const code = [...encoding.prefix];
-  if (encoding.vex) code.push(...vexPrefix(random, encoding.vex));
-  else if (long && random.once(2)) {
-    // No index or base beyond RSI; REX.W now and then.
-    code.push(0x40 | (random.once(3) ? 8 : 0) | (random.once(2) ? 4 : 0));
-  }
-  code.push(...encoding.opcode);
-  const reg = (encoding.reg ?? random.below(8)) << 3;
-  if (encoding.bare) {
-    // Nothing more.
-  } else if (encoding.vsib) {
-    const sib = (random.below(4) << 6) | (random.below(8) << 3) | 6;
-    if (random.once(2)) code.push(reg | 4, sib);
-    else code.push(0x44 | reg, sib, random.below(32));
-  } else if (encoding.reg !== undefined || random.once(3)) code.push(reg | 6);
-  else if (random.once(8)) code.push(0x46 | reg, 16);
-  else code.push(0xc0 | reg | random.below(8));
+  const [tail, mayExtend] = operands(random, encoding);
+  const extended = long && random.once(2) ? random.word() & mayExtend : 0;
+  const rex = extended | (random.once(3) ? 8 : 0);
+  // LOCK is never right, 66 in front of another mandatory prefix does nothing.
+  const stray = random.once(40) ? [random.pick([0x66, 0xf0])] : [];
+  const code = [...stray, ...encoding.prefix];
+  if (encoding.vex) code.push(...vexPrefix(random, encoding.vex, rex, long));
+  else if (long && (extended !== 0 || random.once(2))) code.push(0x40 | rex);
+  code.push(...encoding.opcode, ...tail);
   if (encoding.immediate) code.push(random.word() & 255);
   view.setUint8(Request.bits, long ? 64 : 32);
   view.setUint8(Request.length, code.length);

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { CR2, MXCSR, VEC_B } from "../../../../core/x86/layout.ts";
-import { Machine } from "./_machine.ts";
+import { At, Machine } from "./_machine.ts";
 
 const UD = 6, NM = 7, GP = 13, PF = 14, XM = 19;
 const EM = 4n, TS = 8n, OSFXSR = 0x200n, OSXMMEXCPT = 0x400n;
@@ -105,6 +105,28 @@ Deno.test("a store that faults on its second page leaves the first as it was", (
   assertEquals(m.trap(), PF);
   assertEquals(m.word(0x1eff8), 0);
   assertEquals(state(m).getUint32(4 * CR2, true), 0x1f000);
+});
+
+Deno.test("where alignment is checked moves of 16 bytes are #AC, masked ones by their parts", () => {
+  const AC = 17;
+  const run = (code: string): Machine => {
+    const m = new Machine().longUser();
+    const { cr0, cr4 } = m.vcpu.getSystemRegisters();
+    m.vcpu.setSystemRegisters({ cr0: cr0 | 0x4_0000n, cr4: cr4 | OSFXSR });
+    m.vcpu.setRegisters({ rflags: 0x4_0002n, rdi: 0x1_0008n });
+    return m.code(`${code} F4`);
+  };
+  // MOVUPS XMM0, [RDI]; MOVAPS; MOVSD; MASKMOVDQU XMM0, XMM0. HLT is #GP at CPL 3.
+  assertEquals(run("0F 10 07").trap(), AC);
+  assertEquals(run("0F 10 47 08").trap(), GP);
+  const aligned = run("0F 28 07");
+  assertEquals(aligned.trap(), GP);
+  assertEquals(aligned.frame(8)[1], At.code);
+  for (const code of ["F2 0F 10 07", "66 0F F7 C0"]) {
+    const m = run(code);
+    assertEquals(m.trap(), GP);
+    assertEquals(m.frame(8)[1], At.code + 4);
+  }
 });
 
 /** Executes RCPSS XMM0, XMM1 or RSQRTSS, again and again. */
