@@ -163,7 +163,7 @@ for (const backend of backends) {
         );
         const [, result] = await guest.run(
           wrmsr(OS_ID, 1n),
-          hypercall(input, first, second, { via: "page" }),
+          hypercall(input, first, second),
         );
         assertEquals(callResult(result!), 0n);
         assert(requested(guest, 1, VECTOR));
@@ -171,4 +171,29 @@ for (const backend of backends) {
       },
     );
   }
+
+  guestTest(
+    backend,
+    "input in XMM registers: banks of an interrupt's processors",
+    { cpus: 2, partition: true },
+    async (guest) => {
+      switchOn(guest);
+      guest.memory.writeU64(FREE, 1n);
+      guest.memory.writeU64(FREE + 8, 0b10n);
+      const [, , result] = await guest.run(
+        wrmsr(OS_ID, 1n),
+        {
+          // mov rax, cr4; or ah, 2 (OSFXSR); mov cr4, rax; movups xmm0, [r9]
+          code: [
+            ...[0x0f, 0x20, 0xe0, 0x80, 0xcc, 2, 0x0f, 0x22, 0xe0],
+            ...[0x41, 0x0f, 0x10, 0x01],
+          ],
+          registers: { r9: BigInt(FREE) },
+        },
+        hypercall(0x15n | FAST | 1n << 17n, BigInt(VECTOR), 0n),
+      );
+      assertEquals(callResult(result!), 0n);
+      assert(requested(guest, 1, VECTOR) && !requested(guest, 0, VECTOR));
+    },
+  );
 }
