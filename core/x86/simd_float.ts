@@ -17,6 +17,7 @@ import {
   isSignaling,
   SoftFloat,
 } from "./soft_float.ts";
+import { charge } from "./x87.ts";
 
 /** Bits of MXCSR other than the exception flags. */
 export const Mx = {
@@ -72,8 +73,12 @@ export function finish(cpu: Cpu): void {
   fault(cpu, Vector.XM);
 }
 
-/** Reads a lane of a format. */
+/** What arithmetic in software takes for an operand, in instructions. */
+const SOFT_COST = 12;
+
+/** Reads a lane of a format for {@linkcode soft}. */
 export function readLane(cpu: Cpu, f: Format, at: number): bigint {
+  charge(cpu, SOFT_COST);
   return f.width === 64
     ? cpu.dv.getBigUint64(at, true)
     : BigInt(cpu.dv.getUint32(at, true));
