@@ -12,6 +12,7 @@ import { copy, mmx } from "./simd.ts";
 import {
   begin,
   finish,
+  LEAST32,
   Mx,
   nanOf,
   ordinary32,
@@ -61,7 +62,9 @@ function quickInteger(
     ? cpu.dv.getFloat64(at, true)
     : cpu.dv.getFloat32(at, true);
   const r = truncate ? Math.trunc(x) : nearest(x);
-  if (!(r >= -limit && r < limit)) return NaN;
+  // Denormals depend on MXCSR.DAZ.
+  const tiny = x !== 0 && Math.abs(x) < LEAST32;
+  if (tiny || !(r >= -limit && r < limit)) return NaN;
   if (r !== x) cpu.i32[MXCSR] = mxcsr | Exception.Precision;
   return r;
 }
