@@ -4,7 +4,8 @@
  * @module
  */
 import type { Cpu } from "./cpu.ts";
-import { R_IMM, TEMP_B, VEC_B, VEX_B } from "./layout.ts";
+import { fma32, fma64 } from "./fma.ts";
+import { MXCSR, R_IMM, TEMP_B, VEC_B, VEX_B } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { softConvert } from "./ops_simd_convert.ts";
 import { copy } from "./simd.ts";
@@ -12,6 +13,7 @@ import {
   begin,
   finish,
   hold,
+  Mx,
   nanOf,
   readLane,
   release,
@@ -41,6 +43,39 @@ function fused(f: Format, x: bigint, y: bigint, z: bigint): bigint {
   return nan | f.quiet;
 }
 
+/** A number with its sign changed if that is wanted. */
+function signed(f: Format, bits: bigint, negative: boolean): bigint {
+  return negative && !isNan(f, bits) ? bits ^ f.sign : bits;
+}
+
+/** One lane by way of the host's doubles, if that can be done. */
+function quick(
+  cpu: Cpu,
+  f: Format,
+  to: number,
+  x: number,
+  y: number,
+  z: number,
+  negativeProduct: boolean,
+  negativeSum: boolean,
+): boolean {
+  const dv = cpu.dv;
+  const single = f === F32;
+  const first = single ? dv.getFloat32(x, true) : dv.getFloat64(x, true);
+  const second = single ? dv.getFloat32(y, true) : dv.getFloat64(y, true);
+  const third = single ? dv.getFloat32(z, true) : dv.getFloat64(z, true);
+  const r = (single ? fma32 : fma64)(
+    cpu,
+    negativeProduct ? -first : first,
+    second,
+    negativeSum ? -third : third,
+  );
+  if (r !== r) return false;
+  if (single) dv.setFloat32(to, r, true);
+  else dv.setFloat64(to, r, true);
+  return true;
+}
+
 /** Which products and sums are negated in even and odd lanes. */
 interface Signs {
   readonly product: boolean;
@@ -64,20 +99,23 @@ function fuse(
   b: number,
 ): void {
   const size = f.width >> 3;
+  const usual = (cpu.i32[MXCSR]! & Mx.Control) === Mx.Default;
   begin(cpu);
   for (let at = 0; at < bytes; at += size) {
-    const first = readLane(cpu, f, a + at);
-    const second = readLane(cpu, f, v + at);
-    const third = readLane(cpu, f, b + at);
-    const [x, y, z] = order === 132
-      ? [first, third, second]
-      : order === 213
-      ? [second, first, third]
-      : [second, third, first];
+    const x = (order === 132 ? a : v) + at;
+    const y = (order === 213 ? a : b) + at;
+    const z = (order === 132 ? v : order === 213 ? b : a) + at;
     const negative = (at & size) === 0 ? signs.even : signs.odd;
-    const product = signs.product && !isNan(f, x) ? x ^ f.sign : x;
-    const sum = negative && !isNan(f, z) ? z ^ f.sign : z;
-    writeLane(cpu, f, to + at, fused(f, product, y, sum));
+    if (usual && quick(cpu, f, to + at, x, y, z, signs.product, negative)) {
+      continue;
+    }
+    const r = fused(
+      f,
+      signed(f, readLane(cpu, f, x), signs.product),
+      readLane(cpu, f, y),
+      signed(f, readLane(cpu, f, z), negative),
+    );
+    writeLane(cpu, f, to + at, r);
   }
   finish(cpu);
 }

@@ -10,7 +10,15 @@ import { Flag, R_IMM, TEMP_B } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { fourKinds } from "./ops_simd_float.ts";
 import { copy } from "./simd.ts";
-import { begin, finish, readLane, soft, writeLane } from "./simd_float.ts";
+import {
+  begin,
+  finish,
+  LEAST32,
+  LEAST64,
+  readLane,
+  soft,
+  writeLane,
+} from "./simd_float.ts";
 import {
   Exception,
   F32,
@@ -38,8 +46,6 @@ function order(f: Format, x: bigint, y: bigint, signaling: boolean): number {
 function quickOrder(x: number, y: number): number {
   return x < y ? Order.Less : x > y ? Order.Greater : Order.Equal;
 }
-
-const LEAST64 = 2 ** -1022, LEAST32 = 2 ** -126;
 
 /** Not a NaN and not a denormal. */
 function plain(x: number, least: number): boolean {

@@ -12,6 +12,7 @@ import { copy, mmx } from "./simd.ts";
 import {
   begin,
   finish,
+  LEAST32,
   Mx,
   nanOf,
   ordinary32,
@@ -61,7 +62,9 @@ function quickInteger(
     ? cpu.dv.getFloat64(at, true)
     : cpu.dv.getFloat32(at, true);
   const r = truncate ? Math.trunc(x) : nearest(x);
-  if (!(r >= -limit && r < limit)) return NaN;
+  // Denormals depend on MXCSR.DAZ.
+  const tiny = x !== 0 && Math.abs(x) < LEAST32;
+  if (tiny || !(r >= -limit && r < limit)) return NaN;
   if (r !== x) cpu.i32[MXCSR] = mxcsr | Exception.Precision;
   return r;
 }
@@ -93,7 +96,7 @@ function toIntegers(
   bytes: number,
 ): Handler {
   const size = f.width >> 3;
-  return (cpu, a, b) => {
+  const slow = (cpu: Cpu, b: number): void => {
     begin(cpu);
     if (truncate) soft.rounding = Rounding.Zero;
     for (let n = 0; n < lanes; n++) {
@@ -101,6 +104,16 @@ function toIntegers(
       cpu.dv.setUint32(TEMP_B + 4 * n, Number(r), true);
     }
     finish(cpu);
+  };
+  return (cpu, a, b) => {
+    for (let n = 0; n < lanes; n++) {
+      const r = quickInteger(cpu, f, b + n * size, truncate, 2 ** 31);
+      if (r !== r) {
+        slow(cpu, b);
+        break;
+      }
+      cpu.dv.setInt32(TEMP_B + 4 * n, r, true);
+    }
     copy(cpu, a, TEMP_B, 4 * lanes);
     for (let at = 4 * lanes; at < bytes; at += 4) {
       cpu.dv.setInt32(a + at, 0, true);
@@ -146,10 +159,19 @@ function fromRegister(f: Format, size: 32 | 64): Handler {
 function fromIntegers(f: Format, lanes: number): Handler {
   const size = f.width >> 3;
   return (cpu, a, b) => {
+    const dv = cpu.dv;
+    const mxcsr = cpu.i32[MXCSR]!;
+    const usual = (mxcsr & Mx.Control) === Mx.Default;
     begin(cpu);
     for (let n = 0; n < lanes; n++) {
-      const value = BigInt(cpu.dv.getInt32(b + 4 * n, true));
-      writeLane(cpu, f, TEMP_B + n * size, soft.fromInteger(f, value));
+      const to = TEMP_B + n * size;
+      const value = dv.getInt32(b + 4 * n, true);
+      if (f === F64) dv.setFloat64(to, value, true);
+      else if (usual) {
+        const r = Math.fround(value);
+        if (r !== value) soft.flags |= Exception.Precision;
+        dv.setFloat32(to, r, true);
+      } else writeLane(cpu, f, to, soft.fromInteger(f, BigInt(value)));
     }
     finish(cpu);
     copy(cpu, a, TEMP_B, lanes * size);
@@ -182,29 +204,31 @@ function fits(from: Format, to: Format, bits: bigint): boolean {
   return significand < lowest << BigInt(to.precision) || significand === 0n;
 }
 
+/** A float at `at` in the other format, to `to`, if that is ordinary. PE is set here. */
+function quickConvert(cpu: Cpu, from: Format, at: number, to: number): boolean {
+  const dv = cpu.dv;
+  if (from === F32) {
+    const x = dv.getFloat32(at, true);
+    if (!ordinary32(x)) return false;
+    dv.setFloat64(to, x, true);
+    return true;
+  }
+  const mxcsr = cpu.i32[MXCSR]!;
+  const x = dv.getFloat64(at, true);
+  const r = Math.fround(x);
+  if (
+    (mxcsr & Mx.Control) !== Mx.Default || !ordinary64(x) || !ordinary32(r) ||
+    (r === 0 && x !== 0)
+  ) return false;
+  if (r !== x) cpu.i32[MXCSR] = mxcsr | Exception.Precision;
+  dv.setFloat32(to, r, true);
+  return true;
+}
+
 /** CVTSS2SD and CVTSD2SS. */
 function convertScalar(from: Format, to: Format): Handler {
   return (cpu, a, b) => {
-    const dv = cpu.dv;
-    if (from === F32) {
-      const x = dv.getFloat32(b, true);
-      if (ordinary32(x)) {
-        dv.setFloat64(a, x, true);
-        return;
-      }
-    } else {
-      const mxcsr = cpu.i32[MXCSR]!;
-      const x = dv.getFloat64(b, true);
-      const r = Math.fround(x);
-      if (
-        (mxcsr & Mx.Control) === Mx.Default && ordinary64(x) &&
-        ordinary32(r) && (r !== 0 || x === 0)
-      ) {
-        if (r !== x) cpu.i32[MXCSR] = mxcsr | Exception.Precision;
-        dv.setFloat32(a, r, true);
-        return;
-      }
-    }
+    if (quickConvert(cpu, from, b, a)) return;
     begin(cpu);
     const r = softConvert(from, to, readLane(cpu, from, b));
     finish(cpu);
@@ -215,13 +239,21 @@ function convertScalar(from: Format, to: Format): Handler {
 /** CVTPS2PD and CVTPD2PS: two lanes; the rest of a register of singles becomes 0. */
 function convertPacked(from: Format, to: Format): Handler {
   const size = from.width >> 3, toSize = to.width >> 3;
-  return (cpu, a, b) => {
+  const slow = (cpu: Cpu, b: number): void => {
     begin(cpu);
     for (let n = 0; n < 2; n++) {
       const bits = readLane(cpu, from, b + n * size);
       writeLane(cpu, to, TEMP_B + n * toSize, softConvert(from, to, bits));
     }
     finish(cpu);
+  };
+  return (cpu, a, b) => {
+    for (let n = 0; n < 2; n++) {
+      if (!quickConvert(cpu, from, b + n * size, TEMP_B + n * toSize)) {
+        slow(cpu, b);
+        break;
+      }
+    }
     copy(cpu, a, TEMP_B, 2 * toSize);
     for (let at = 2 * toSize; at < 16; at += 4) {
       cpu.dv.setInt32(a + at, 0, true);

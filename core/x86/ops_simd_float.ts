@@ -86,13 +86,14 @@ function honestZero(op: number, x: number, y: number): boolean {
 /** Bounds between which the checks of exactness are themselves exact. */
 const SMALL = 2 ** -900, LARGE = 2 ** 900;
 
-function moderate(x: number): boolean {
+/** Within these bounds, or 0. */
+export function moderate(x: number): boolean {
   const size = Math.abs(x);
   return x === 0 || (size > SMALL && size < LARGE);
 }
 
 /** What x * y, rounded to p, lacks (Dekker's product). */
-function productError(x: number, y: number, p: number): number {
+export function productError(x: number, y: number, p: number): number {
   const cx = 134217729 * x, cy = 134217729 * y;
   const xh = cx - (cx - x), yh = cy - (cy - y);
   const xl = x - xh, yl = y - yh;

@@ -6,33 +6,63 @@
 import type { Cpu } from "./cpu.ts";
 import { R_IMM, TEMP_B } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
+import { nearest } from "./ops_simd_convert.ts";
 import { FloatOp, softly } from "./ops_simd_float.ts";
 import { copy, xmm } from "./simd.ts";
 import {
   begin,
   finish,
   nanOf,
+  ordinary32,
+  ordinary64,
   readLane,
   soft,
   writeLane,
 } from "./simd_float.ts";
-import { Exception, F32, F64, type Format } from "./soft_float.ts";
+import { Exception, F32, F64, type Format, Rounding } from "./soft_float.ts";
 
 /** Bits of ROUND's immediate; the lower two are a rounding mode. */
 const Imm = { Mxcsr: 4, NoPrecision: 8 } as const;
 
+/** The integer that a number rounds to. */
+function integral(x: number, rounding: number): number {
+  switch (rounding) {
+    case Rounding.Down:
+      return Math.floor(x);
+    case Rounding.Up:
+      return Math.ceil(x);
+    case Rounding.Zero:
+      return Math.trunc(x);
+    default:
+      // Mirrored, for small negative numbers become -0.
+      return x < 0 ? -nearest(-x) : nearest(x);
+  }
+}
+
 /** ROUNDPS, ROUNDPD, ROUNDSS and ROUNDSD. */
 function round(f: Format, lanes: number): Handler {
   const size = f.width >> 3;
+  const slow = (cpu: Cpu, b: number, at: number): void => {
+    const bits = readLane(cpu, f, b + at);
+    const nan = nanOf(f, bits, bits);
+    const result = nan >= 0n ? nan : soft.integral(f, bits);
+    writeLane(cpu, f, TEMP_B + at, result);
+  };
   return (cpu, a, b, pc) => {
+    const dv = cpu.dv;
     const imm = cpu.i32[pc + R_IMM]!;
     begin(cpu);
     if ((imm & Imm.Mxcsr) === 0) soft.rounding = imm & 3;
     for (let at = 0; at < lanes * size; at += size) {
-      const bits = readLane(cpu, f, b + at);
-      const nan = nanOf(f, bits, bits);
-      const result = nan >= 0n ? nan : soft.integral(f, bits);
-      writeLane(cpu, f, TEMP_B + at, result);
+      const x = f === F64
+        ? dv.getFloat64(b + at, true)
+        : dv.getFloat32(b + at, true);
+      if (f === F64 ? ordinary64(x) : ordinary32(x)) {
+        const r = integral(x, soft.rounding);
+        if (r !== x) soft.flags |= Exception.Precision;
+        if (f === F64) dv.setFloat64(TEMP_B + at, r, true);
+        else dv.setFloat32(TEMP_B + at, r, true);
+      } else slow(cpu, b, at);
     }
     if ((imm & Imm.NoPrecision) !== 0) soft.flags &= ~Exception.Precision;
     finish(cpu);

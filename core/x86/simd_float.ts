@@ -17,16 +17,17 @@ import {
   isSignaling,
   SoftFloat,
 } from "./soft_float.ts";
+import { charge } from "./x87.ts";
 
-/** Bits of MXCSR other than the exception flags. */
+/** Bits of MXCSR. */
 export const Mx = {
   DenormalsAreZero: 0x40,
   MaskShift: 7,
   RoundingShift: 13,
   FlushToZero: 0x8000,
-  /** All of them. */
-  Control: 0xffc0,
-  /** Round to nearest, everything masked, denormals as they are. */
+  /** Rounding and masks: what counts where there are no denormals. */
+  Control: 0x7f80,
+  /** Of these: round to nearest, everything masked. */
   Default: 0x1f80,
 } as const;
 
@@ -72,8 +73,12 @@ export function finish(cpu: Cpu): void {
   fault(cpu, Vector.XM);
 }
 
-/** Reads a lane of a format. */
+/** What arithmetic in software takes for an operand, in instructions. */
+const SOFT_COST = 12;
+
+/** Reads a lane of a format for {@linkcode soft}. */
 export function readLane(cpu: Cpu, f: Format, at: number): bigint {
+  charge(cpu, SOFT_COST);
   return f.width === 64
     ? cpu.dv.getBigUint64(at, true)
     : BigInt(cpu.dv.getUint32(at, true));
@@ -98,8 +103,10 @@ export function nanOf(f: Format, x: bigint, y: bigint): bigint {
   return (first ? x : y) | f.quiet;
 }
 
-/** The smallest normal numbers. */
-const LEAST64 = 2 ** -1022, LEAST32 = 2 ** -126;
+/** The smallest normal double. */
+export const LEAST64: number = 2 ** -1022;
+/** The smallest normal single. */
+export const LEAST32: number = 2 ** -126;
 const MOST64 = Number.MAX_VALUE, MOST32 = (2 - 2 ** -23) * 2 ** 127;
 
 /** Not a NaN, a denormal or an infinity. As a result of an operation also not the product of underflow. */
