@@ -15,7 +15,7 @@ import {
 const TESTS = [
   ...[
     ...["exits", "run", "state", "debug", "hypercall", "kernel_hyperv"],
-    ...["release", "differential"],
+    ...["release", "differential", "smp"],
   ].map((name) => `tests/ffi/${name}_test.ts`),
   "tests/conformance",
 ];
