@@ -73,6 +73,18 @@ export {
   type MachineState,
 } from "./core/machine.ts";
 export { interpreter } from "./core/x86/backend.ts";
+export {
+  type HypervMode,
+  type KvmBackend,
+  type KvmCheck,
+  type KvmFindings,
+  type KvmOptions,
+  KvmUnavailable,
+  type KvmVm,
+  LibcUnavailable,
+  openKvm,
+  probeKvm,
+} from "./ffi/kvm_backend_unsafe.ts";
 export type { DebugPeer, DebugTransport } from "./hyperv/debug_transport.ts";
 export {
   createGuestMachine,

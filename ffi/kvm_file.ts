@@ -73,6 +73,7 @@ const DEVICE = "/dev/kvm";
 
 /** Why there is no KVM, in one line, with what helps. */
 export class KvmUnavailable extends Error {
+  /** As for every error. */
   override name = "KvmUnavailable";
 }
 

@@ -29,6 +29,7 @@ export interface KvmBackend extends Backend {
    * not trap); undefined where the kernel fills the page. See {@linkcode HYPERCALL_CODE}.
    */
   readonly hypercallCode: Uint8Array<ArrayBuffer> | undefined;
+  /** Makes a VM, with what is KVM's own about it. */
   createVm(...parameters: Parameters<Backend["createVm"]>): KvmVm;
 }
 

@@ -98,6 +98,7 @@ const SLICE_SIGNAL = 3;
 
 /** Why the C library cannot be called, in one line, with what helps. */
 export class LibcUnavailable extends Error {
+  /** As for every error. */
   override name = "LibcUnavailable";
 }
 
