@@ -1,4 +1,5 @@
 import { assertEquals, assertLess } from "@std/assert";
+import { VEC_B } from "../../../../core/x86/layout.ts";
 import { At, Machine } from "./_machine.ts";
 
 Deno.test("a repeated read of slow memory does not stretch the slice", () => {
@@ -17,6 +18,17 @@ Deno.test("x87 instructions, which are slow, count for more than others", () => 
   let now = 0;
   const m = new Machine(() => now += 0.5e6).protected();
   m.code("DB E3 D9 E8 40 D8 C0 EB FB"); // fninit; fld1; next: inc eax; fadd st0, st0; jmp next
+  assertEquals(m.vcpu.run(1).reason, "interrupted");
+  assertLess(m.get("rax"), 3000);
+});
+
+Deno.test("floating point that is done in software counts for more, too", () => {
+  let now = 0;
+  const m = new Machine(() => now += 0.5e6).protected();
+  m.vcpu.setSystemRegisters({ cr4: 0x200n });
+  const infinity = new DataView(m.memory.memory.buffer, VEC_B);
+  infinity.setUint32(0, 0x7f80_0000, true);
+  m.code("40 0F 58 C0 EB FA"); // next: inc eax; addps xmm0, xmm0; jmp next
   assertEquals(m.vcpu.run(1).reason, "interrupted");
   assertLess(m.get("rax"), 3000);
 });
