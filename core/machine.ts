@@ -31,6 +31,8 @@ export interface GuestInterface
   update?(): void;
   /** Nanoseconds until {@linkcode GuestInterface.update} has something to do; Infinity for nothing. */
   untilNext?(): number;
+  /** Whether something may come from outside any moment: the event loop gets its turn the more often. */
+  expectsEvents?(): boolean;
   /** The guest has ended an interrupt at its local APIC. */
   endOfInterrupt?(vcpu: number, vector: number): void;
   /** The machine was reset. */
@@ -119,6 +121,8 @@ export interface MachineState extends BoardState {
 const FORMAT = "syndbg-machine-1";
 /** Milliseconds that the guest runs before the event loop gets its turn. */
 const SLICE = 5;
+/** The same while something is expected from outside. */
+const BUSY_SLICE = 0.2;
 /** Shortest slice of a vCPU that runs alone. */
 const SHORTEST_SLICE = 0.05;
 /** Longest sleep of a halted guest before its timers are looked at again. */
@@ -347,7 +351,7 @@ export class Machine implements VmHost {
         const ready = this.#takeSignals();
         if (ready > 0) {
           this.#turn(ready > 1 ? 0 : this.#slice(left));
-          if (performance.now() - yielded < SLICE) continue;
+          if (performance.now() - yielded < this.#patience()) continue;
           await yieldToEvents();
         } else if (
           this.#processors.some(({ wakeable, held }) => wakeable || held)
@@ -370,7 +374,13 @@ export class Machine implements VmHost {
 
   /** Milliseconds that a processor may run alone. */
   #slice(left: number): number {
-    return Math.max(SHORTEST_SLICE, Math.min(SLICE, this.#untilNext(), left));
+    const most = Math.min(this.#patience(), this.#untilNext(), left);
+    return Math.max(SHORTEST_SLICE, most);
+  }
+
+  /** Milliseconds that the event loop may wait for its turn. */
+  #patience(): number {
+    return this.#o.guestInterface?.expectsEvents?.() ? BUSY_SLICE : SLICE;
   }
 
   /** Looks which processors have to wait for a debugger. */

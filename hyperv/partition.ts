@@ -490,6 +490,11 @@ export class Partition {
     }
   }
 
+  /** Whether a debugger's packet may come any moment. */
+  expectsEvents(): boolean {
+    return this.#syndbg?.busy ?? false;
+  }
+
   /** Nanoseconds until {@linkcode Partition.update} has something to do: 0 or more, Infinity for nothing. */
   untilNext(): number {
     let next: bigint | undefined;

@@ -22,6 +22,9 @@ export interface SynDbgState {
   frames: FrameState;
 }
 
+/** Milliseconds after a packet in which the next may well come. */
+const BUSY = 20;
+
 /**
  * The debug device behind both front ends: MSR commands with bare payloads, and the
  * hypercalls with Ethernet frames. One of these serves a whole partition.
@@ -29,6 +32,8 @@ export interface SynDbgState {
 export class SynDbg {
   readonly #memory: GuestMemory;
   readonly #transport: DebugTransport;
+  /** When the last packet went either way, in milliseconds of `performance.now()`. */
+  #lastTraffic = -Infinity;
   readonly #tlfs: boolean;
   readonly #frames: FrameLayer;
   /** Time in units of 100 ns. */
@@ -61,6 +66,22 @@ export class SynDbg {
       this.#activity ||= transport.pending > 0;
       this.#updatePending();
     };
+  }
+
+  /** Whether packets went lately, so that the next is to be expected soon. */
+  get busy(): boolean {
+    return performance.now() - this.#lastTraffic < BUSY;
+  }
+
+  #sendPacket(data: Uint8Array): boolean {
+    this.#lastTraffic = performance.now();
+    return this.#transport.send(data);
+  }
+
+  #receivePacket(): Uint8Array | undefined {
+    const data = this.#transport.receive();
+    if (data !== undefined) this.#lastTraffic = performance.now();
+    return data;
   }
 
   // MSR mode. ----------------------------------------------------------------
@@ -100,13 +121,13 @@ export class SynDbg {
     if (
       this.#tlfs && (length === 0 || (gpa % SYNDBG_PAGE) + length > SYNDBG_PAGE)
     ) return false;
-    return this.#transport.send(memory.bytes.subarray(gpa, gpa + length));
+    return this.#sendPacket(memory.bytes.subarray(gpa, gpa + length));
   }
 
   #receive(gpa: number): number {
     // QEMU has taken the packet before it looks at the buffer; here it stays.
     if (this.#tlfs && !this.#memory.contains(gpa, 1)) return 0;
-    const data = this.#transport.receive();
+    const data = this.#receivePacket();
     this.#updatePending();
     if (data === undefined || data.length === 0) return 0;
     // Never beyond the page of the buffer; what does not fit is lost, as with a short UDP read.
@@ -148,7 +169,7 @@ export class SynDbg {
     const frame = memory.bytes.slice(input + 8, input + 8 + count);
     const payload = count === 0 ? undefined : this.#frames.fromGuest(frame);
     // All or nothing: a frame that cannot go out now is not posted at all.
-    if (payload !== undefined && !this.#transport.send(payload)) {
+    if (payload !== undefined && !this.#sendPacket(payload)) {
       return this.#tlfs
         ? HvStatus.InsufficientBuffers
         : HvStatus.InsufficientMemory;
@@ -310,7 +331,7 @@ export class SynDbg {
   #nextFrame(most: number): Uint8Array | undefined {
     const reply = this.#frames.nextReply();
     if (reply !== undefined) return reply;
-    const payload = this.#transport.receive();
+    const payload = this.#receivePacket();
     this.#updatePending();
     return payload && this.#frames.toGuest(payload.subarray(0, most));
   }
