@@ -99,7 +99,6 @@ const SYSTEM = [
   "CC",
   "CD ib",
   "CE 32",
-  "CA iw v",
   "CB v",
   "63 /r v",
   "FA",
