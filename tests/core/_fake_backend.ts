@@ -77,7 +77,7 @@ function systemRegisters(): SystemRegisters {
 
 /** A vCPU that runs a function instead of code. */
 export class FakeVcpu implements Vcpu {
-  readonly id = 0;
+  readonly id: number = 0;
   readonly host: VmHost;
   readonly #script: Script;
   registers: Registers = registers();

@@ -429,3 +429,40 @@ Deno.test("Machine's devices survive random port accesses", () => {
     }
   }
 });
+
+Deno.test("Machine.run asks its debugger who runs, and tells it what would end the run", async () => {
+  const script: VcpuExit[] = [
+    { reason: "debug", rip: 0n, dr6: 0n, breakpoint: true },
+    { reason: "internal-error", message: "no" },
+    { reason: "hlt" },
+    INTERRUPTED,
+    { reason: "shutdown" },
+  ];
+  let runs = 0;
+  const { machine } = fake(() => script[runs++]!);
+  const told: string[] = [];
+  let held = true;
+  machine.debugger = {
+    holds: () => held,
+    stopped: (_vcpu, { reason }) => {
+      told.push(reason);
+      return reason !== "shutdown";
+    },
+  };
+  const run = machine.run();
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  assertEquals(runs, 0);
+  held = false;
+  machine.wake();
+  assertEquals(await run, { kind: "shutdown" });
+  assertEquals(told, ["debug", "internal-error", "hlt", "shutdown"]);
+});
+
+Deno.test("Machine.run ends a guest that its debugger holds", async () => {
+  const { machine } = fake(() => INTERRUPTED);
+  machine.debugger = { holds: () => true, stopped: () => true };
+  assertEquals(await machine.run({ timeout: 30 }), { kind: "timeout" });
+  const run = machine.run();
+  machine.stop({ kind: "reset" });
+  assertEquals(await run, { kind: "reset" });
+});
