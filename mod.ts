@@ -34,7 +34,19 @@
  * @module
  */
 export * from "./core/backend.ts";
-export { PortBus, type PortDevice } from "./core/bus.ts";
+export {
+  type AcpiOptions,
+  installAcpi,
+  type VirtioWindow,
+} from "./core/acpi/tables.ts";
+export type { BoardState } from "./core/board.ts";
+export {
+  MmioBus,
+  type MmioDevice,
+  PortBus,
+  type PortDevice,
+} from "./core/bus.ts";
+export type { DeviceState } from "./core/devices/state.ts";
 export type { DebuggedMachine } from "./core/gdb/execution.ts";
 export { type ByteStream, type GdbOptions, GdbStub } from "./core/gdb/stub.ts";
 export { GuestMemory, type WriteListener } from "./core/guest_memory.ts";
@@ -44,13 +56,21 @@ export {
   type LoadOptions,
 } from "./core/loaders/load_image.ts";
 export type { EntryMode } from "./core/loaders/entry_state.ts";
+export {
+  type LinuxOptions,
+  type LinuxProtocol,
+  type LoadedLinux,
+  loadLinux,
+} from "./core/loaders/linux.ts";
 export type { MultibootModule } from "./core/loaders/multiboot.ts";
 export {
+  type ApicRegisters,
   type GuestInterface,
   Machine,
   type MachineDebugger,
   type MachineOptions,
   type MachineOutcome,
+  type MachineState,
 } from "./core/machine.ts";
 export { interpreter } from "./core/x86/backend.ts";
 export type { DebugPeer, DebugTransport } from "./hyperv/debug_transport.ts";
@@ -59,14 +79,19 @@ export {
   type GuestMachine,
   type GuestMachineOptions,
 } from "./hyperv/guest_machine.ts";
+export type {
+  HypervHandler,
+  KernelHyperv,
+} from "./hyperv/defs/kernel_exits.ts";
 export { hypervisorLeaves, type LeafOptions } from "./hyperv/leaves.ts";
-export {
-  type CrashReport,
-  Partition,
-  type PartitionOptions,
-  type PartitionState,
-  type ReferenceClock,
-} from "./hyperv/partition.ts";
+export type { CrashReport } from "./hyperv/crash.ts";
+export type { LocalApics } from "./hyperv/local_apics.ts";
+export { Partition, type PartitionOptions } from "./hyperv/partition.ts";
+export type { PartitionState } from "./hyperv/partition_state.ts";
+export type { ReferenceClock } from "./hyperv/reference_time.ts";
+export type { TimerState } from "./hyperv/synthetic_timers.ts";
+export type { ProcessorState } from "./hyperv/virtual_processor.ts";
+export * from "./hyperv/kd/mod.ts";
 export type { Profile, SynDbgState } from "./hyperv/syndbg.ts";
 export type { FrameState } from "./hyperv/frames/frame_layer.ts";
 export {
@@ -75,10 +100,18 @@ export {
   traceJson,
   type TraceSink,
 } from "./hyperv/trace.ts";
+export type {
+  ListeningTransport,
+  Sender,
+} from "./hyperv/transports/listening.ts";
 export {
   memoryPair,
   MemoryTransport,
 } from "./hyperv/transports/memory_pair.ts";
+export {
+  type CapturedDatagram,
+  readCapture,
+} from "./hyperv/transports/capture.ts";
 export { NullTransport } from "./hyperv/transports/null.ts";
 export { type CaptureAddresses, PcapWriter } from "./hyperv/transports/pcap.ts";
 export { DatagramQueue, type QueueLimits } from "./hyperv/transports/queue.ts";
@@ -92,4 +125,10 @@ export {
   type UdpCounters,
   UdpTransport,
 } from "./hyperv/transports/udp.ts";
+export { Relay } from "./hyperv/transports/relay.ts";
+export {
+  type BoundSocket,
+  ListeningUdpTransport,
+  listenUdp,
+} from "./hyperv/transports/udp_listen_node.ts";
 export { connectUdp } from "./hyperv/transports/udp_node.ts";

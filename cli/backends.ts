@@ -1,45 +1,76 @@
 import type { Backend } from "../core/backend.ts";
 import { interpreter } from "../core/x86/backend.ts";
-import { parseChoice, UsageError } from "./usage.ts";
+import {
+  type HypervMode,
+  KvmUnavailable,
+  openKvm,
+  probeKvm,
+} from "../ffi/kvm_backend_unsafe.ts";
+import { type Options, parseChoice, UsageError } from "./usage.ts";
 
-/** What is known of a backend on this machine. */
-export interface BackendFinding {
-  name: string;
-  available: boolean;
-  /** Why or why not, in one line. */
-  reason: string;
-}
+/** The options that {@linkcode openBackend} looks at. */
+export const BACKEND_OPTIONS: readonly string[] = ["backend", "kvm-hyperv"];
 
-/** Looks for the backends, the preferred ones first. */
-export function findBackends(): BackendFinding[] {
-  return [
-    {
-      name: "kvm",
-      available: false,
-      reason: "this version has no KVM backend",
-    },
-    {
-      name: "interp",
-      available: true,
-      reason: "the x86 interpreter runs everywhere",
-    },
-  ];
+/** A backend, and why it is this one. */
+export interface BackendChoice {
+  backend: Backend;
+  /** One line; undefined where the user named a backend that is fit. */
+  note: string | undefined;
 }
 
 /**
- * The backend of that name; `auto` takes the first that this machine offers.
+ * Opens the backend that `--backend` and `--kvm-hyperv` name; `auto` takes KVM where it is fit.
  *
- * @throws {UsageError} If there is no such backend here.
+ * @param enforceCpuid Whether a kernel that is Hyper-V itself has to refuse what CPUID does not offer.
+ * @throws {UsageError} If it cannot be had here.
  */
-export function openBackend(option: string): Backend {
-  const name = parseChoice("backend", option, ["auto", "interp", "kvm"]);
-  const finding = findBackends().find((found) =>
-    name === "auto" ? found.available : found.name === name
+export function openBackend(
+  options: Options,
+  enforceCpuid = false,
+): BackendChoice {
+  const name = parseChoice("backend", options.value("backend") ?? "auto", [
+    "auto",
+    "interp",
+    "kvm",
+  ]);
+  const mode = parseChoice(
+    "kvm-hyperv",
+    options.value("kvm-hyperv") ?? "auto",
+    ["auto", "user", "kernel"],
   );
-  if (!finding?.available) {
-    throw new UsageError(
-      `Cannot use --backend ${name}: ${finding?.reason ?? "none found"}`,
+  if (name === "interp") return { backend: interpreter(), note: undefined };
+  const settings = { hyperv: { mode, enforceCpuid } };
+  const { available, fit, reason } = probeKvm(settings);
+  if (name === "auto" && !fit) {
+    return { backend: interpreter(), note: `backend interp: ${reason}` };
+  }
+  if (!available) throw new UsageError(`Cannot use --backend kvm: ${reason}`);
+  try {
+    const note = name === "auto" || !fit ? `backend kvm: ${reason}` : undefined;
+    return { backend: openKvm(settings), note };
+  } catch (error) {
+    if (!(error instanceof KvmUnavailable)) throw error;
+    throw new UsageError(`Cannot use --backend kvm: ${error.message}`);
+  }
+}
+
+/** What {@linkcode openBackend} can open on this machine, a line each. */
+export function describeBackends(): string[] {
+  const lines = ["interp yes  the x86 interpreter runs everywhere"];
+  const modes: readonly HypervMode[] = ["user", "kernel"];
+  const found = modes.map((mode) => probeKvm({ hyperv: { mode } }));
+  modes.forEach((mode, n) => {
+    const { available, reason } = found[n]!;
+    lines.push(`kvm    ${available ? "yes" : "no "}  ${mode}: ${reason}`);
+  });
+  for (const { name, passed, detail } of found[0]!.checks) {
+    lines.push(`       ${passed ? "yes" : "no "}  ${name}: ${detail}`);
+  }
+  if (found[0]!.available) {
+    lines.push(
+      "       note  user: a bare VMCALL or VMMCALL is KVM's own there; the hypercall page works",
     );
   }
-  return interpreter();
+  const taken = found.some(({ fit }) => fit) ? "kvm" : "interp";
+  return [...lines, `auto   takes ${taken}`];
 }

@@ -30,6 +30,9 @@ export function cpuidCommand(args: readonly string[]): number {
       vendor: options.value("vendor") ?? "Microsoft Hv",
       syndbg: !options.flag("no-syndbg"),
       vcpus: 1,
+      apics: true,
+      synic: true,
+      tscInvariant: false,
     }),
   ].sort((a, b) => a.leaf - b.leaf || (a.subleaf ?? 0) - (b.subleaf ?? 0));
   for (const leaf of leaves) console.log(formatLeaf(leaf));

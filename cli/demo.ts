@@ -3,7 +3,7 @@ import type { MachineOutcome } from "../core/machine.ts";
 import { createGuestMachine } from "../hyperv/guest_machine.ts";
 import { TeeTransport } from "../hyperv/transports/tee.ts";
 import { connectUdp } from "../hyperv/transports/udp_node.ts";
-import { openBackend } from "./backends.ts";
+import { BACKEND_OPTIONS, openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
 import { DemoPeer } from "./demo_peer.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
@@ -27,7 +27,7 @@ interface Count {
 /** Boots the built-in guest against a debugger's end in this process. */
 export async function demoCommand(args: readonly string[]): Promise<number> {
   const options = parseOptions("demo", args, {
-    string: ["backend", "mode", "profile"],
+    string: [...BACKEND_OPTIONS, "mode", "profile"],
   });
   if (options.flag("help")) {
     console.log(helpText("demo"));
@@ -46,7 +46,7 @@ export async function demoCommand(args: readonly string[]): Promise<number> {
     "hyperv",
     "kvm",
   ]);
-  const backend = openBackend(options.value("backend") ?? "auto");
+  const { backend, note } = openBackend(options);
   const start = performance.now();
   const output = new ConsoleOutput(Deno.stdout);
   const out: Count = { packets: 0, bytes: 0 };
@@ -79,6 +79,7 @@ export async function demoCommand(args: readonly string[]): Promise<number> {
     `backend ${backend.name}, mode ${mode}, profile ${profile}, ` +
       `debugger on 127.0.0.1:${peer.port}`,
   );
+  if (note !== undefined) say(note);
   const { machine, memory } = createGuestMachine({
     backend,
     profile,

@@ -1,4 +1,4 @@
-import { findBackends } from "./backends.ts";
+import { describeBackends } from "./backends.ts";
 import { helpText } from "./help.ts";
 import { parseOptions, UsageError } from "./usage.ts";
 import { version } from "./version.ts";
@@ -19,11 +19,6 @@ export function doctorCommand(args: readonly string[]): number {
   console.log(
     `syndbg ${version}, Deno ${deno}, V8 ${v8}, ${Deno.build.os} ${Deno.build.arch}`,
   );
-  const findings = findBackends();
-  for (const { name, available, reason } of findings) {
-    console.log(`${name.padEnd(6)} ${available ? "yes" : "no "}  ${reason}`);
-  }
-  const taken = findings.find((finding) => finding.available);
-  console.log(`auto   takes ${taken?.name ?? "none"}`);
+  for (const line of describeBackends()) console.log(line);
   return 0;
 }

@@ -6,6 +6,8 @@ Usage: syndbg [COMMAND] [OPTIONS]
 Commands:
   demo     Boot the built-in guest and answer its debug packets (the default)
   run      Run a guest image
+  debug    Debug a guest that speaks KDNET, from a console
+  decode   Print the debug packets of a capture, or of a connection it relays
   doctor   Say which backends this machine offers, and why not
   cpuid    Print the CPUID leaves that a guest would see
   help     Print this, or the help of a command
@@ -25,25 +27,36 @@ both ways, the trace of the SynDbg MSRs, and a summary.
 
 Options:
   --backend NAME  auto, interp or kvm (default auto)
+  --kvm-hyperv BY Who is Hyper-V on KVM: user, kernel or auto (default auto)
   --mode MODE     msr or hypercall (default msr)
   --profile NAME  hyperv or kvm (default hyperv)
   -h, --help      Print help`,
   run: `Run a guest image
 
 Usage: syndbg run [IMAGE] [OPTIONS]
+       syndbg run --linux KERNEL [--initrd FILE] [--append TEXT] [OPTIONS]
 
 IMAGE is a multiboot 1 kernel, an ELF program, or a flat binary (with
 --address); without one the built-in demo guest runs. COM1 is standard input
 and output, port 0xe9 text goes there too. A write of V to port 0xf4 ends the
 run with exit code V * 2 + 1; HLT with interrupts off and a reset end it with 0.
+With --linux each key goes to the guest as it is pressed; Ctrl-A x leaves,
+Ctrl-A h prints what else there is.
 
 Options:
-  --backend NAME      auto, interp or kvm (default auto)
-  --memory SIZE       RAM, such as 64M (default 64M)
+  --backend NAME      auto, interp or kvm (default auto: kvm where it is fit)
+  --kvm-hyperv BY     Who is Hyper-V on KVM: user (syndbg), kernel (KVM's own,
+                      which hands debug commands on) or auto (default auto:
+                      kernel where KVM has it)
+  --memory SIZE       RAM, such as 64M (default 64M, for Linux 256M)
+  --cpus N            vCPUs, 1 to 255 (default 1)
   --mode MODE         What OPTIONS tells the guest to use: msr or hypercall
                       (default msr)
-  --debug WHERE       udp:HOST:PORT (default 127.0.0.1:50000), pcap:FILE or
-                      none; may be repeated (default none)
+  --debug WHERE       udp:HOST:PORT (default 127.0.0.1:50000), kd[:KEY] for a
+                      console in this process (default key 1.2.3.4), pcap:FILE
+                      or none; may be repeated (default none)
+  -c, --command TEXT  With --debug kd: break in, run commands parted by ";", and
+                      end
   --profile NAME      hyperv or kvm (default hyperv)
   --no-syndbg         Show the guest no synthetic debugger
   --enforce-cpuid     Refuse what no CPUID bit offers
@@ -53,7 +66,10 @@ Options:
   --address ADDRESS   Load IMAGE as a flat binary at this address
   --entry ADDRESS     Where to begin
   --entry-mode MODE   real, protected or long
-  --append TEXT       Command line for a multiboot image
+  --linux KERNEL      Boot a Linux kernel: a bzImage, or an ELF file by PVH
+  --initrd FILE       Its initial RAM disk
+  --append TEXT       Command line for a multiboot image or for Linux (there
+                      default "console=ttyS0")
   --module FILE       Module for a multiboot image; may be repeated
   --gdb [HOST]:PORT   Let GDB attach (default host 127.0.0.1; port 0 takes a
                       free one, which is printed)
@@ -65,6 +81,45 @@ Options:
 
 Exit codes: the guest's, 2 for bad usage or a bad image, 3 for a triple fault,
 124 for a timeout, 130 for Ctrl-C.`,
+  debug: `Debug a guest that speaks KDNET, from a console
+
+Usage: syndbg debug --key W.X.Y.Z [OPTIONS]
+
+Waits at a UDP port for a target, as windbg -k net:port=50000,key=... does, and
+takes WinDbg's commands from standard input. Ctrl-C breaks in, a second one ends
+the waiting. The target goes on when the console ends. A target that is restarted
+is taken up again. Numbers in commands are hexadecimal (0n10 is decimal).
+
+Options:
+  --key W.X.Y.Z         The key that target and debugger share
+  --listen [HOST:]PORT  Where to wait (default 0.0.0.0:50000)
+  -c, --command TEXT    Break in, run commands parted by ";", and end
+  -b, --break           Break in when the target comes
+  --symbols FILE        Symbols of an ELF or map file; may be repeated
+  --json                A JSON object a line: results, and what the target does
+  --timeout TIME        With -c: end after a time such as 10s
+  --pcap FILE           Record the packets
+  -h, --help            Print help
+
+Exit codes: 0, 1 if a command of -c failed, 2 for bad usage, 124 for a timeout,
+130 for Ctrl-C in -c.`,
+  decode: `Print the debug packets of a capture, or of a connection it relays
+
+Usage: syndbg decode FILE [OPTIONS]
+       syndbg decode --listen [HOST:]PORT --forward HOST:PORT [OPTIONS]
+
+FILE is a pcap or pcapng capture with UDP over IPv4. With --key each KDNET
+datagram is opened and its KD message printed; without it, or without the
+handshake of the session, what is visible. --listen takes a guest's packets and
+passes them to a debugger, and back, until Ctrl-C; the guest is whoever sent last.
+
+Options:
+  --key W.X.Y.Z         The key that target and debugger share
+  --json                A JSON object a line; 64-bit numbers are hexadecimal text
+  --listen [HOST:]PORT  Relay what comes at this UDP port (on 127.0.0.1)
+  --forward HOST:PORT   Where the debugger listens
+  --pcap FILE           Record what is relayed
+  -h, --help            Print help`,
   doctor: `Say which backends this machine offers, and why not
 
 Usage: syndbg doctor`,

@@ -4,6 +4,8 @@
  * @module
  */
 import { cpuidCommand } from "./cpuid.ts";
+import { debugCommand } from "./debug.ts";
+import { decodeCommand } from "./decode.ts";
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
 import { helpCommand } from "./help.ts";
@@ -16,6 +18,8 @@ type Command = (args: readonly string[]) => number | Promise<number>;
 const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
   ["demo", demoCommand],
   ["run", runCommand],
+  ["debug", debugCommand],
+  ["decode", decodeCommand],
   ["doctor", doctorCommand],
   ["cpuid", cpuidCommand],
   ["help", helpCommand],

@@ -10,6 +10,8 @@ export function reportOutcome(
   switch (outcome.kind) {
     case "exit":
       return outcome.code;
+    case "poweroff":
+      return ExitCode.Success;
     case "halted":
       console.error("syndbg: the guest halted");
       return ExitCode.Success;

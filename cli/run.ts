@@ -1,22 +1,26 @@
+import type { Backend } from "../core/backend.ts";
 import { loadImage, type LoadOptions } from "../core/loaders/load_image.ts";
-import type { Machine } from "../core/machine.ts";
 import {
   createGuestMachine,
   type GuestMachine,
   type GuestMachineOptions,
 } from "../hyperv/guest_machine.ts";
 import { formatTrace, traceJson, type TraceSink } from "../hyperv/trace.ts";
-import { openBackend } from "./backends.ts";
+import { BACKEND_OPTIONS, openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
 import { openDebug } from "./debug_options.ts";
 import { openGdb } from "./gdb.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
 import { helpText } from "./help.ts";
+import { type GuestImage, loadOrRefuse, readImage } from "./image_file.ts";
+import { forwardInput, linuxImage, openConsole } from "./linux.ts";
 import { reportOutcome, withInterrupt } from "./outcome.ts";
+import { hasSymbols, isKd, runWithConsole } from "./run_console.ts";
 import {
   type Options,
   parseAddress,
   parseChoice,
+  parseCount,
   parseDuration,
   parseOptions,
   parseSize,
@@ -28,8 +32,9 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   const options = parseOptions("run", args, {
     boolean: ["no-syndbg", "enforce-cpuid", "gdb-wait"],
     string: [
-      "backend",
+      ...BACKEND_OPTIONS,
       "memory",
+      "cpus",
       "mode",
       "profile",
       "timeout",
@@ -37,11 +42,15 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       "entry",
       "entry-mode",
       "append",
+      "command",
       "gdb",
       "gdb-arch",
+      "linux",
+      "initrd",
     ],
     collect: ["debug", "module"],
     optional: { trace: "text" },
+    alias: { c: "command" },
   });
   if (options.flag("help")) {
     console.log(helpText("run"));
@@ -55,10 +64,18 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   const limit = timeout === undefined
     ? Infinity
     : parseDuration("timeout", timeout);
+  const commands = options.value("command");
+  if (commands !== undefined && !options.values("debug").some(isKd)) {
+    throw new UsageError("Cannot use --command: there is no --debug kd");
+  }
   const output = new ConsoleOutput(Deno.stdout);
-  const image = path === undefined ? demoGuest() : readImage(path);
-  const settings = machineSettings(options, output);
-  const load = loadSettings(options);
+  const linux = options.value("linux") !== undefined;
+  const image = linux ? linuxImage(options) : plainImage(options, path);
+  const { backend, note } = openBackend(
+    options,
+    options.flag("enforce-cpuid"),
+  );
+  const settings = machineSettings(options, output, backend);
   const wire = await openDebug(options.values("debug"));
   try {
     const guest = build({
@@ -73,10 +90,25 @@ export async function runCommand(args: readonly string[]): Promise<number> {
         },
       }),
     });
+    let closeConsole: (() => void) | undefined;
     try {
-      load(guest, image);
-      const gdb = openGdb(options, guest.machine, image);
-      forwardInput(guest.machine);
+      image.load(guest);
+      if (note !== undefined) console.error(`syndbg: ${note}`);
+      const gdb = openGdb(options, guest.machine, image.data);
+      if (wire.console) {
+        const symbols = path !== undefined && hasSymbols(image.data);
+        const code = await runWithConsole(guest.machine, limit, {
+          ...wire.console,
+          json: false,
+          symbols: symbols ? [path] : [],
+          breakIn: false,
+          ...(commands !== undefined && { commands }),
+        });
+        await gdb?.close(code);
+        return code;
+      }
+      if (linux) closeConsole = openConsole(guest.machine);
+      else forwardInput(guest.machine);
       const outcome = await withInterrupt((signal) =>
         guest.machine.run({ timeout: limit, signal })
       );
@@ -85,6 +117,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       await gdb?.close(code);
       return code;
     } finally {
+      closeConsole?.();
       guest.machine.close();
     }
   } finally {
@@ -95,11 +128,16 @@ export async function runCommand(args: readonly string[]): Promise<number> {
 function machineSettings(
   options: Options,
   output: ConsoleOutput,
+  backend: Backend,
 ): GuestMachineOptions {
   const trace = traceSink(options.value("trace"));
   return {
-    backend: openBackend(options.value("backend") ?? "auto"),
-    memorySize: parseSize("memory", options.value("memory") ?? "64M"),
+    backend,
+    memorySize: parseSize(
+      "memory",
+      options.value("memory") ?? defaultMemory(options),
+    ),
+    cpus: parseCount("cpus", options.value("cpus") ?? "1"),
     profile: parseChoice("profile", options.value("profile") ?? "hyperv", [
       "hyperv",
       "kvm",
@@ -115,6 +153,11 @@ function machineSettings(
   };
 }
 
+/** A Linux kernel unpacks itself into more than a small guest needs. */
+function defaultMemory(options: Options): string {
+  return options.value("linux") === undefined ? "64M" : "256M";
+}
+
 /** Makes the machine; sizes that cannot be had are the user's error. */
 function build(options: GuestMachineOptions): GuestMachine {
   try {
@@ -125,10 +168,9 @@ function build(options: GuestMachineOptions): GuestMachine {
   }
 }
 
-/** Checks the loader's options; what comes back loads an image with them. */
-function loadSettings(
-  options: Options,
-): (guest: GuestMachine, image: Uint8Array) => void {
+/** Reads the image and checks the loader's options. */
+function plainImage(options: Options, path: string | undefined): GuestImage {
+  const data = path === undefined ? demoGuest() : readImage(path);
   const settings: LoadOptions = {
     commandLine: options.value("append") ?? "",
     modules: options.values("module").map((path) => ({
@@ -150,28 +192,11 @@ function loadSettings(
       "long",
     ]);
   }
-  return ({ machine, memory }, image) => {
-    try {
-      loadImage(memory, machine.vcpus[0]!, image, settings);
-    } catch (error) {
-      if (error instanceof SyntaxError || error instanceof RangeError) {
-        throw new UsageError(error.message);
-      }
-      throw error;
-    }
+  return {
+    data,
+    load: ({ machine, memory }) =>
+      loadOrRefuse(() => loadImage(memory, machine.vcpus[0]!, data, settings)),
   };
-}
-
-function readImage(path: string): Uint8Array {
-  try {
-    if (!Deno.statSync(path).isFile) {
-      throw new UsageError(`Cannot read ${path}: not a file`);
-    }
-    return Deno.readFileSync(path);
-  } catch (error) {
-    if (error instanceof UsageError) throw error;
-    throw new UsageError(`Cannot read ${path}: ${(error as Error).message}`);
-  }
 }
 
 function traceSink(format: string | undefined): TraceSink | undefined {
@@ -180,14 +205,4 @@ function traceSink(format: string | undefined): TraceSink | undefined {
     ? traceJson
     : formatTrace;
   return (event) => console.error(print(event));
-}
-
-/** Sends standard input to the guest's serial port, as long as there is some. */
-async function forwardInput(machine: Machine): Promise<void> {
-  const buffer = new Uint8Array(1024);
-  for (;;) {
-    const count = await Deno.stdin.read(buffer);
-    if (count === null) return;
-    machine.sendSerial(buffer.slice(0, count));
-  }
 }

@@ -30,6 +30,8 @@ export interface OptionNames {
   collect?: readonly string[];
   /** With or without a value; what a missing value means. */
   optional?: Readonly<Record<string, string>>;
+  /** Letters that stand for options. */
+  alias?: Readonly<Record<string, string>>;
 }
 
 /** What {@linkcode parseOptions} found. */
@@ -72,7 +74,7 @@ export function parseOptions(
       boolean,
       string: [...string, "_"],
       collect,
-      alias: { h: "help" },
+      alias: { h: "help", ...names.alias },
       unknown: (arg, key) => {
         if (key === undefined) return true;
         throw new UsageError(
@@ -143,6 +145,14 @@ export function parseDuration(option: string, text: string): number {
   return time;
 }
 
+/** A whole number. @throws {UsageError} If it is none. */
+export function parseCount(option: string, text: string): number {
+  if (!/^\d{1,9}$/.test(text)) {
+    throw new UsageError(`Cannot use --${option} ${text}: must be a number`);
+  }
+  return Number(text);
+}
+
 /** An address, decimal or `0x` hexadecimal. @throws {UsageError} If it is none. */
 export function parseAddress(option: string, text: string): number {
   const value = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : NaN;
@@ -176,4 +186,15 @@ export function parseEndpoint(option: string, text: string): Endpoint {
     );
   }
   return { host, port };
+}
+
+/**
+ * `PORT` or `HOST:PORT` to listen at, with 127.0.0.1 for what is missing; port 0 is a free one.
+ *
+ * @throws {UsageError} If it is no endpoint.
+ */
+export function parseListen(option: string, text: string): Endpoint {
+  const whole = /^\d+$/.test(text) ? `:${text}` : text;
+  if (!/:0+$/.test(whole)) return parseEndpoint(option, whole);
+  return { ...parseEndpoint(option, whole.replace(/:0+$/, "")), port: 0 };
 }

@@ -75,6 +75,11 @@ export interface HypercallFrame {
  * What the guest can ask the rest of the machine. All calls are made on the
  * vCPU's thread while the guest is stopped at the instruction in question. None may throw:
  * the guest is hostile, and an exception would be the host's.
+ *
+ * The local APIC is the host's. So its page is outside RAM, and guest writes of IA32_APIC_BASE (0x1B),
+ * which the vCPU keeps a copy of, and all accesses of IA32_TSC_DEADLINE (0x6E0) and of the x2APIC's MSRs
+ * (0x800 to 0x8FF) come here, as far as {@linkcode Backend.apicMsrs} says. A host that has none answers
+ * {@linkcode MsrResult.Unknown}.
  */
 export interface VmHost {
   /** RDMSR of an MSR that is not the CPU's own. `value[0]` is EAX, `value[1]` EDX. */
@@ -85,9 +90,9 @@ export interface VmHost {
   readPort(vcpu: number, port: number, size: number): number;
   /** OUT of `size` bytes (1, 2, 4). */
   writePort(vcpu: number, port: number, size: number, value: number): void;
-  /** Read outside RAM: fills `data` (1 to 8 bytes). Free space reads all ones. */
+  /** Read outside RAM: fills `data` (1 to 8 bytes), which is reused. Free space reads all ones. */
   readMmio(vcpu: number, gpa: number, data: Uint8Array): void;
-  /** Write outside RAM of `data` (1 to 8 bytes). */
+  /** Write outside RAM of `data` (1 to 8 bytes), which is reused. */
   writeMmio(vcpu: number, gpa: number, data: Uint8Array): void;
   /** VMCALL or VMMCALL. */
   hypercall(frame: HypercallFrame): HypercallResult;
@@ -96,6 +101,12 @@ export interface VmHost {
    * announced: the vector (0 to 255), or -1 if it has gone (nothing is delivered).
    */
   acknowledgeInterrupt(vcpu: number): number;
+  /**
+   * The guest has changed CR8, which is the upper half of the local APIC's task priority: its value, 0
+   * to 15. Told before the next call of any other method for that vCPU, and before its run comes
+   * back. A host without a local APIC does without.
+   */
+  setTaskPriority?(vcpu: number, priority: number): void;
 }
 
 /** Why {@linkcode Vcpu.run} came back. One object per vCPU is reused. */
@@ -250,24 +261,48 @@ export interface VcpuState {
   data: Record<string, unknown>;
 }
 
-/** One virtual processor. Not safe for use from two threads at once. */
+/**
+ * One virtual processor. Not safe for use from two threads at once. While another vCPU of the same
+ * VM runs on this thread (so that its {@linkcode VmHost} is being asked), only {@linkcode Vcpu.kick},
+ * {@linkcode Vcpu.setInterruptRequest}, {@linkcode Vcpu.injectNmi}, {@linkcode Vcpu.flushTlb},
+ * {@linkcode Vcpu.setCpuid} and reading the TSC by {@linkcode Vcpu.getMsr} are allowed.
+ */
 export interface Vcpu {
   /** Number of the vCPU in its VM, from 0. */
   readonly id: number;
   /**
    * Runs the guest.
    *
-   * @param slice About how many milliseconds to run at most.
+   * @param slice About how many milliseconds to run at most. 0: a turn among vCPUs that share a thread,
+   * which the interpreter counts in instructions, so that their order is the same every time.
    */
   run(slice?: number): VcpuExit;
+  /**
+   * Runs the guest elsewhere than on this thread, where a backend can and it pays. The host is asked on this thread all
+   * the same. Until it is settled only {@linkcode Vcpu.kick}, {@linkcode Vcpu.setInterruptRequest},
+   * {@linkcode Vcpu.injectNmi}, {@linkcode Vcpu.flushTlb} and reading the TSC by {@linkcode Vcpu.getMsr} are allowed.
+   */
+  runAsync?: ((slice?: number) => Promise<VcpuExit>) | undefined;
   /** Makes a running or the next {@linkcode Vcpu.run} return soon with `interrupted`. */
   kick(): void;
   /** Sets the state of the INTR line. */
   setInterruptRequest(asserted: boolean): void;
   /** Raises a non-maskable interrupt. */
   injectNmi(): void;
+  /** The local APIC's task priority was written: CR8 is to be this, 0 to 15. */
+  setTaskPriority(priority: number): void;
+  /** Forgets what it has cached of the guest's page tables. */
+  flushTlb(): void;
   /** Puts the vCPU into its state after RESET (SDM volume 3A, 9.1.1). */
   reset(): void;
+  /**
+   * Puts the vCPU into its state after INIT (SDM volume 3A, table 9-1): as after RESET, but FPU and
+   * vector registers, the TSC, the MSRs but EFER, and CR0.CD and NW stay. Whether it then waits for a
+   * startup IPI is the machine's affair.
+   */
+  init(): void;
+  /** Startup IPI: lets it start in real mode at `vector` * 4 KiB (SDM volume 3A, 9.4.3). */
+  startup(vector: number): void;
   /** Sets the CPUID leaves that the guest sees; others read as the SDM says for absent leaves. */
   setCpuid(entries: readonly CpuidEntry[]): void;
   /** Reads the general registers. */
@@ -318,6 +353,16 @@ export interface Backend {
   supportedCpuid(): CpuidEntry[];
   /** The guest's TSC frequency in Hz. */
   readonly tscFrequency: number;
+  /**
+   * Where the guest's VMCALL and VMMCALL do not come to the {@linkcode VmHost}: machine code, the same for all modes, of a
+   * function whose call does.
+   */
+  readonly hypercallCode?: Uint8Array<ArrayBuffer> | undefined;
+  /**
+   * Whether guest accesses of a local APIC's MSRs reach the {@linkcode VmHost}. If not, its guests are
+   * shown neither x2APIC mode nor the TSC deadline.
+   */
+  readonly apicMsrs: boolean;
   /** Makes a VM over `memory`, whose guest talks to `host`. */
   createVm(memory: GuestMemory, host: VmHost): Vm;
 }

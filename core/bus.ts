@@ -49,3 +49,70 @@ export class PortBus {
     this.#devices[this.#index[port & 0xffff]!]!.writePort(port, size, value);
   }
 }
+
+/** A device behind guest-physical addresses. */
+export interface MmioDevice {
+  /** Fills `data` (1 to 8 bytes) from `offset` in the device's range on. */
+  readMmio(offset: number, data: Uint8Array, vcpu: number): void;
+  /** Takes `data` (1 to 8 bytes). */
+  writeMmio(offset: number, data: Uint8Array, vcpu: number): void;
+}
+
+interface MmioRange {
+  readonly first: number;
+  readonly end: number;
+  readonly device: MmioDevice;
+}
+
+/** Finds the device behind a guest-physical address outside RAM. */
+export class MmioBus {
+  /** In the order of their addresses. */
+  readonly #ranges: MmioRange[] = [];
+
+  /**
+   * Gives a device the addresses `first` to `first + size - 1`.
+   *
+   * @throws {RangeError} If one of them is taken, or they are not below 2^52.
+   */
+  add(first: number, size: number, device: MmioDevice): void {
+    const end = first + size;
+    if (!(first >= 0 && size > 0 && end <= 2 ** 52)) {
+      throw new RangeError(
+        `Cannot add device: no such addresses: ${size} from ${first}`,
+      );
+    }
+    if (this.#ranges.some((other) => first < other.end && other.first < end)) {
+      throw new RangeError(`Cannot add device: addresses are taken: ${first}`);
+    }
+    this.#ranges.push({ first, end, device });
+    this.#ranges.sort((a, b) => a.first - b.first);
+  }
+
+  /** Read. An access that is not all in one device's range gives all ones. */
+  read(vcpu: number, gpa: number, data: Uint8Array): void {
+    const range = this.#find(gpa, data.length);
+    if (range === undefined) data.fill(0xff);
+    else range.device.readMmio(gpa - range.first, data, vcpu);
+  }
+
+  /** Write. An access that is not all in one device's range is lost. */
+  write(vcpu: number, gpa: number, data: Uint8Array): void {
+    const range = this.#find(gpa, data.length);
+    range?.device.writeMmio(gpa - range.first, data, vcpu);
+  }
+
+  #find(gpa: number, length: number): MmioRange | undefined {
+    const ranges = this.#ranges;
+    let low = 0, high = ranges.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (gpa < ranges[middle]!.end) high = middle;
+      else low = middle + 1;
+    }
+    const range = ranges[low];
+    return range !== undefined && gpa >= range.first &&
+        gpa + length <= range.end
+      ? range
+      : undefined;
+  }
+}

@@ -43,6 +43,8 @@ const ORDER = [
   Regs.r15,
 ] as const;
 
+/** Where the XSAVE area has XMM0 (SDM volume 1, 13.4.2). */
+const XMM = 160;
 const EFLAGS_VM = 1 << 17;
 const CR0_PE = 1;
 const EFER_LMA = 1 << 10;
@@ -54,10 +56,21 @@ export class TrapFrame implements HypercallFrame {
   protectedMode = false;
   cpl = 0;
   readonly gpr: Uint32Array = new Uint32Array(32);
+  readonly #readXsave: () => Uint8Array;
 
-  /** Makes the one frame of a vCPU. */
-  constructor(vcpu: number) {
+  /**
+   * Makes the one frame of a vCPU.
+   *
+   * @param readXsave Gives the vCPU's XSAVE area, for calls with input in XMM registers.
+   */
+  constructor(vcpu: number, readXsave: () => Uint8Array) {
     this.vcpu = vcpu;
+    this.#readXsave = readXsave;
+  }
+
+  /** XMM0 to XMM5, read from the kernel each time. */
+  get xmm(): Uint8Array {
+    return this.#readXsave().subarray(XMM, XMM + 6 * 16);
   }
 
   /** Takes registers in. */

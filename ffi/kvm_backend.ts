@@ -152,6 +152,7 @@ export function createKvmBackend(
     hyperv: mode,
     hypercallCode: mode === "user" ? new Uint8Array(HYPERCALL_CODE) : undefined,
     tscFrequency: facts.tscFrequency,
+    apicMsrs: false,
     supportedCpuid: (): CpuidEntry[] =>
       facts.cpuid.map((entry) => ({ ...entry })),
     createVm: (memory: GuestMemory, host: VmHost): KvmVm =>

@@ -17,7 +17,6 @@ export { KvmUnavailable } from "./kvm_file.ts";
 export type {
   HypervMode,
   KvmBackend,
-  KvmHypervHandler,
   KvmOptions,
   KvmVm,
 } from "./kvm_options.ts";

@@ -1,46 +1,11 @@
 import type { Backend, CpuidEntry, Vm } from "../core/backend.ts";
+import type { KernelHyperv } from "../hyperv/defs/kernel_exits.ts";
 
 /**
  * Who is Hyper-V to the guest: `user`, the VM's host alone, or `kernel`, KVM's own emulation, which
  * hands debug commands on.
  */
 export type HypervMode = "user" | "kernel";
-
-/** Serves the exits of KVM's own Hyper-V (Documentation/virt/kvm/api.rst, KVM_EXIT_HYPERV). */
-export interface KvmHypervHandler {
-  /**
-   * The guest wrote CONTROL or PENDING of the debugger's MSRs; the gates are done.
-   *
-   * @param msr Which: 0x400000F1 or 0x400000F5.
-   * @param control Value of CONTROL.
-   * @param sendGpa Address of the send buffer.
-   * @param receiveGpa Address of the receive buffer.
-   * @param pendingGpa Address of the pending byte.
-   * @returns STATUS, which the kernel takes after CONTROL only.
-   */
-  syndbg(
-    msr: number,
-    control: bigint,
-    sendGpa: bigint,
-    receiveGpa: bigint,
-    pendingGpa: bigint,
-  ): bigint;
-  /**
-   * A hypercall that the kernel does not do itself.
-   *
-   * @param vcpu Which vCPU calls.
-   * @param input The hypercall input value (TLFS 3.7).
-   * @param first GPA of the input, or the first parameter of a fast call.
-   * @param second GPA of the output, or the second parameter of a fast call.
-   * @returns The hypercall result value (TLFS 3.8).
-   */
-  hypercall(
-    vcpu: number,
-    input: bigint,
-    first: bigint,
-    second: bigint,
-  ): bigint;
-}
 
 /** How KVM is used. */
 export interface KvmOptions {
@@ -50,12 +15,8 @@ export interface KvmOptions {
   hyperv?: {
     /** Default `auto`: `kernel` where KVM has it with the synthetic debugger, else `user`. */
     mode?: HypervMode | "auto";
-    /** For mode `kernel`; {@linkcode KvmVm.hypervHandler} sets it for one VM. */
-    handler?: KvmHypervHandler;
     /** For mode `kernel`: MSRs and calls that no CPUID bit offers are refused. */
     enforceCpuid?: boolean;
-    /** For mode `kernel`: the debugger's OPTIONS MSR, which lets debug hypercalls through with bit 2. */
-    debugOptions?: bigint;
   };
 }
 
@@ -72,10 +33,7 @@ export interface KvmBackend extends Backend {
 }
 
 /** A VM of KVM. */
-export interface KvmVm extends Vm {
-  /** Serves the exits of KVM's own Hyper-V. */
-  hypervHandler: KvmHypervHandler | undefined;
-}
+export type KvmVm = Vm & KernelHyperv;
 
 /** What is known of the kernel's KVM, asked once. */
 export interface KvmFacts {

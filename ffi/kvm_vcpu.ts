@@ -55,7 +55,7 @@ import {
   encodeSystemRegisters,
 } from "./register_codec.ts";
 import { Struct } from "./struct.ts";
-import { Errno, errnoName } from "./system_calls.ts";
+import { Errno, errnoName, type RunThread } from "./system_calls.ts";
 import { VcpuFile } from "./vcpu_file.ts";
 import {
   copyImage,
@@ -69,6 +69,11 @@ const FORMAT = "syndbg-kvm-1";
 /** Exits between looks at the clock; the timer ends slices in which the guest does not exit. */
 const CLOCK_EVERY = 16;
 const FLAG_IF = 0x200;
+/** Milliseconds of a turn among vCPUs that share a thread. */
+const TURN = 1;
+/** CD and NW. */
+const CR0_CACHE = 0x6000_0000n;
+const CR4_PGE = 0x80n;
 const VECTOR_DB = 1;
 const VECTOR_BP = 3;
 const VECTOR_UD = 6;
@@ -78,7 +83,10 @@ const NO_SUCH_CALL = 2n;
 const HYPERCALL_INSTRUCTION = HYPERCALL_CODE[0]! | HYPERCALL_CODE[1]! << 8;
 const MSR_TSC = 0x10;
 const MSR_TSC_ADJUST = 0x3b;
-const MSR_DEBUG_OPTIONS = 0x4000_00ff;
+const MSR_DEBUG_CONTROL = 0x4000_00f1;
+const MSR_DEBUG_STATUS = 0x4000_00f2;
+/** CRASH_P0 to P4. */
+const CRASH_PARAMETERS = [0, 1, 2, 3, 4].map((n) => 0x4000_0100 + n);
 
 function isSynthetic(msr: number): boolean {
   return msr >= SYNTHETIC_MSRS.first &&
@@ -102,10 +110,19 @@ export class KvmVcpu implements Vcpu {
   /** CPUID that the next entry is to have. */
   #nextCpuid: Uint8Array<ArrayBuffer> | undefined;
   #interrupt = false;
+  /** CR8 as the host knows it. */
+  #taskPriority = 0;
   #halted = false;
   #shutdown = false;
   /** The run is to end: a kick, or the slice is over. */
   #stop = false;
+  /** Runs the vCPU where it does not run on this thread, and whether it does so now. */
+  #thread: RunThread | undefined;
+  #flying = false;
+  /** A TSC that was read, and when, for looks at it in flight. */
+  #tsc = { value: 0n, time: 0 };
+  /** The kernel's last run ended with no exit. */
+  #interrupted = false;
   readonly #regs = new Struct(Size.regs);
   readonly #sregs = new Struct(Size.sregs);
   readonly #translation = new Struct(Size.translation);
@@ -136,14 +153,14 @@ export class KvmVcpu implements Vcpu {
     this.id = id;
     this.#vm = vm;
     this.#host = vm.host;
-    this.#frame = new TrapFrame(id);
+    this.#frame = new TrapFrame(id, () => {
+      const xsave = new Uint8Array(Size.xsave);
+      this.#file.pass("read vector registers", "GetXsave", xsave);
+      return xsave;
+    });
     this.#file = this.#open();
     try {
       this.#atReset = readImage(this.#file, vm.facts.msrs);
-      const { debugOptions } = vm.options;
-      if (vm.mode === "kernel" && id === 0 && debugOptions !== undefined) {
-        writeMsrs(this.#file, [[MSR_DEBUG_OPTIONS, debugOptions]]);
-      }
     } catch (error) {
       this.close();
       throw error;
@@ -185,10 +202,11 @@ export class KvmVcpu implements Vcpu {
     const { system, timer } = this.#vm;
     if (this.#shutdown) return this.#end("shutdown");
     const timed = slice < Infinity;
-    if (timed) system.setTimer(timer, Math.max(slice, 0.001));
+    const limit = slice === 0 ? TURN : Math.max(slice, 0.001);
+    if (timed) system.setTimer(timer, limit);
     this.#running = true;
     try {
-      return this.#loop(timed ? performance.now() + slice : Infinity);
+      return this.#loop(timed ? performance.now() + limit : Infinity);
     } finally {
       this.#running = false;
       if (timed) system.setTimer(timer, 0);
@@ -197,89 +215,12 @@ export class KvmVcpu implements Vcpu {
 
   #loop(deadline: number): VcpuExit {
     const { system } = this.#vm;
-    let file = this.#file;
     for (let exits = 1;; exits++) {
-      if (this.#nextCpuid !== undefined) {
-        try {
-          this.#replace();
-        } catch (error) {
-          return this.#fail(error instanceof Error ? error.message : "");
-        }
-        file = this.#file;
-      }
-      const { run8, run32 } = file;
-      const blocked = this.#blocksInterrupts && !this.#halted;
-      if (this.#interrupt && !blocked) this.#offerInterrupt();
-      else run8[Run.requestInterruptWindow] = 0;
-      if (this.#halted) return this.#end(this.#stop ? "interrupted" : "hlt");
-      this.#hasRun = true;
-      const result = system.ioctl(file.fd, Ioctl.Run, 0);
-      if (result < 0) {
-        if (
-          this.#stop || run32[Run.exitReason >> 2] === Exit.Intr ||
-          system.errno() === Errno.Interrupted
-        ) {
-          run32[Run.exitReason >> 2] = Exit.Unknown;
-          return this.#end("interrupted");
-        }
-        return this.#fail(
-          file.fd < 0
-            ? "the VM is closed"
-            : `KVM_RUN: ${errnoName(system.errno())}`,
-        );
-      }
-      switch (run32[Run.exitReason >> 2]) {
-        case Exit.Io:
-          this.#io();
-          break;
-        case Exit.X86Wrmsr: {
-          const done = this.#host.writeMsr(
-            this.id,
-            run32[RunMsr.index >> 2]!,
-            run32[RunMsr.data >> 2]!,
-            run32[(RunMsr.data >> 2) + 1]!,
-          );
-          file.run8[RunMsr.error] = done === MsrResult.Handled ? 0 : 1;
-          break;
-        }
-        case Exit.X86Rdmsr: {
-          const done = this.#host.readMsr(
-            this.id,
-            run32[RunMsr.index >> 2]!,
-            this.#msrValue,
-          );
-          file.run8[RunMsr.error] = done === MsrResult.Handled ? 0 : 1;
-          break;
-        }
-        case Exit.Mmio:
-          this.#mmio();
-          break;
-        case Exit.Hyperv:
-          this.#hyperv();
-          break;
-        case Exit.Hlt:
-          this.#halted = true;
-          break;
-        case Exit.Shutdown:
-          this.#shutdown = true;
-          return this.#end("shutdown");
-        case Exit.Intr:
-          return this.#end("interrupted");
-        case Exit.IrqWindowOpen:
-        case Exit.SetTpr:
-        case Exit.Nmi:
-          break;
-        case Exit.Debug:
-          return this.#debugExit();
-        case Exit.SystemEvent: {
-          const type = run32[RunSystemEvent.type >> 2]!;
-          if (type === SystemEvent.Crash) break;
-          this.#shutdown = true;
-          return this.#end("shutdown");
-        }
-        default:
-          return this.#fail(this.#failure());
-      }
+      const early = this.#before();
+      if (early !== undefined) return early;
+      const result = system.ioctl(this.#file.fd, Ioctl.Run, 0);
+      const exit = result < 0 ? this.#failed() : this.#after();
+      if (exit !== undefined) return exit;
       if (exits % CLOCK_EVERY === 0 && performance.now() >= deadline) {
         // The kernel finishes the instruction of this exit, and comes back.
         this.kick();
@@ -287,8 +228,164 @@ export class KvmVcpu implements Vcpu {
     }
   }
 
+  /** As {@linkcode KvmVcpu.run}, on a thread of its own; where there is one vCPU only it does not pay. */
+  get runAsync(): ((slice?: number) => Promise<VcpuExit>) | undefined {
+    return this.#vm.count > 1 ? (slice) => this.#fly(slice ?? 10) : undefined;
+  }
+
+  async #fly(slice: number): Promise<VcpuExit> {
+    if (this.#shutdown) return this.#end("shutdown");
+    const thread = this.#thread ??= this.#vm.system.createRunThread();
+    const timer = setTimeout(() => this.kick(), slice);
+    this.#running = true;
+    try {
+      for (;;) {
+        const early = this.#before();
+        if (early !== undefined) return early;
+        this.#tsc = { value: this.#readTsc(), time: performance.now() };
+        this.#flying = true;
+        const result = await thread.run(this.#file.fd);
+        this.#flying = false;
+        const { run8, run32 } = this.#file;
+        const { exitReason } = Run;
+        const again = result < 0 && !this.#stop &&
+          run32[exitReason >> 2] === Exit.Intr;
+        // Somebody wanted something of this vCPU, not its end.
+        run8[Run.immediateExit] = this.#stop ? 1 : 0;
+        this.#told();
+        if (again) {
+          run32[exitReason >> 2] = Exit.Unknown;
+          this.#interrupted = true;
+          continue;
+        }
+        const exit = result < 0 ? this.#failed() : this.#after();
+        if (exit !== undefined) return exit;
+      }
+    } finally {
+      clearTimeout(timer);
+      this.#running = false;
+      this.#flying = false;
+    }
+  }
+
+  /** Has a run in flight come back to look at what is new. */
+  #nudge(): void {
+    if (!this.#flying) return;
+    this.#file.run8[Run.immediateExit] = 1;
+    this.#thread!.interrupt();
+  }
+
+  /** Has a run in flight come back now, so that the kernel answers for the vCPU. */
+  #settle(): void {
+    if (!this.#flying) return;
+    this.#file.run8[Run.immediateExit] = 1;
+    this.#thread!.settle();
+  }
+
+  /** What an entry needs; an exit if there is none. */
+  #before(): VcpuExit | undefined {
+    if (this.#nextCpuid !== undefined) {
+      try {
+        this.#replace();
+      } catch (error) {
+        return this.#fail(error instanceof Error ? error.message : "");
+      }
+    }
+    const blocked = this.#blocksInterrupts && !this.#halted;
+    if (this.#interrupt && !blocked) this.#offerInterrupt();
+    else this.#file.run8[Run.requestInterruptWindow] = 0;
+    if (this.#halted) return this.#end(this.#stop ? "interrupted" : "hlt");
+    this.#hasRun = true;
+    return undefined;
+  }
+
+  /** Tells the host what a run has changed of CR8. */
+  #told(): void {
+    const priority = this.#file.run32[Run.cr8 >> 2]!;
+    if (priority === this.#taskPriority) return;
+    this.#taskPriority = priority;
+    this.#host.setTaskPriority?.(this.id, priority);
+  }
+
+  /** KVM_RUN failed: a signal, as a rule. */
+  #failed(): VcpuExit {
+    const { run32, fd } = this.#file;
+    const { system } = this.#vm;
+    this.#told();
+    if (
+      this.#stop || run32[Run.exitReason >> 2] === Exit.Intr ||
+      system.errno() === Errno.Interrupted
+    ) {
+      run32[Run.exitReason >> 2] = Exit.Unknown;
+      return this.#end("interrupted");
+    }
+    return this.#fail(
+      fd < 0 ? "the VM is closed" : `KVM_RUN: ${errnoName(system.errno())}`,
+    );
+  }
+
+  /** Does what the guest asks for; an exit if the run ends with it. */
+  #after(): VcpuExit | undefined {
+    const file = this.#file;
+    const { run32 } = file;
+    this.#told();
+    switch (run32[Run.exitReason >> 2]) {
+      case Exit.Io:
+        this.#io();
+        break;
+      case Exit.X86Wrmsr: {
+        const done = this.#host.writeMsr(
+          this.id,
+          run32[RunMsr.index >> 2]!,
+          run32[RunMsr.data >> 2]!,
+          run32[(RunMsr.data >> 2) + 1]!,
+        );
+        file.run8[RunMsr.error] = done === MsrResult.Handled ? 0 : 1;
+        break;
+      }
+      case Exit.X86Rdmsr: {
+        const done = this.#host.readMsr(
+          this.id,
+          run32[RunMsr.index >> 2]!,
+          this.#msrValue,
+        );
+        file.run8[RunMsr.error] = done === MsrResult.Handled ? 0 : 1;
+        break;
+      }
+      case Exit.Mmio:
+        this.#mmio();
+        break;
+      case Exit.Hyperv:
+        this.#hyperv();
+        break;
+      case Exit.Hlt:
+        this.#halted = true;
+        break;
+      case Exit.Shutdown:
+        this.#shutdown = true;
+        return this.#end("shutdown");
+      case Exit.Intr:
+        return this.#end("interrupted");
+      case Exit.IrqWindowOpen:
+      case Exit.SetTpr:
+      case Exit.Nmi:
+        break;
+      case Exit.Debug:
+        return this.#debugExit();
+      case Exit.SystemEvent:
+        if (this.#systemEvent(run32[RunSystemEvent.type >> 2]!)) break;
+        this.#shutdown = true;
+        return this.#end("shutdown");
+      default:
+        return this.#fail(this.#failure());
+    }
+    this.#interrupted = false;
+    return undefined;
+  }
+
   #end(reason: VcpuExit["reason"]): VcpuExit {
     this.#stop = false;
+    this.#interrupted = reason === "interrupted";
     this.#file.run8[Run.immediateExit] = 0;
     this.#exit.reason = reason;
     return this.#exit as VcpuExit;
@@ -367,13 +464,15 @@ export class KvmVcpu implements Vcpu {
 
   /** KVM's own Hyper-V hands something on. */
   #hyperv(): void {
-    const { run32, view } = this.#file;
+    const file = this.#file;
+    const { run32, view } = file;
     const handler = this.#vm.hypervHandler;
     const word = (at: number): bigint => view.getBigUint64(at, true);
     switch (run32[RunHyperv.type >> 2]) {
       case HypervExit.Syndbg: {
         // STATUS as it comes is left over from some earlier exit: it is always written.
         const status = handler?.syndbg(
+          this.id,
           run32[RunSyndbg.msr >> 2]!,
           word(RunSyndbg.control),
           word(RunSyndbg.sendPage),
@@ -381,6 +480,11 @@ export class KvmVcpu implements Vcpu {
           word(RunSyndbg.pendingPage),
         );
         view.setBigUint64(RunSyndbg.status, status ?? 0n, true);
+        // A signal between the guest's WRMSR and this exit has used up the kernel's step that takes STATUS over
+        // (Linux arch/x86/kvm/hyperv.c, kvm_hv_syndbg_complete_userspace), so it is written from outside.
+        if (
+          this.#interrupted && run32[RunSyndbg.msr >> 2] === MSR_DEBUG_CONTROL
+        ) writeMsrs(file, [[MSR_DEBUG_STATUS, status ?? 0n]]);
         break;
       }
       case HypervExit.Hcall: {
@@ -394,6 +498,21 @@ export class KvmVcpu implements Vcpu {
         break;
       }
     }
+  }
+
+  /** KVM's own Hyper-V tells of a reset or a crash: false if nobody hears. */
+  #systemEvent(type: number): boolean {
+    const handler = this.#vm.hypervHandler;
+    if (type === SystemEvent.Crash) {
+      const [p0, p1, p2, p3, p4] = CRASH_PARAMETERS.map((msr) =>
+        this.getMsr(msr) ?? 0n
+      );
+      handler?.crash([p0!, p1!, p2!, p3!, p4!]);
+      return true;
+    }
+    if (type !== SystemEvent.Reset) return false;
+    handler?.reset();
+    return handler !== undefined;
   }
 
   /** A write to the hypercall port: false if it is no hypercall page's. */
@@ -459,10 +578,12 @@ export class KvmVcpu implements Vcpu {
   kick(): void {
     this.#stop = true;
     this.#file.run8[Run.immediateExit] = 1;
+    this.#nudge();
   }
 
   setInterruptRequest(asserted: boolean): void {
     this.#interrupt = asserted;
+    if (asserted) this.#nudge();
   }
 
   /** INTR is asserted: hands the vector over if the guest takes it, else has the kernel tell when it does. */
@@ -488,20 +609,28 @@ export class KvmVcpu implements Vcpu {
   }
 
   injectNmi(): void {
+    this.#settle();
     this.#file.call("inject NMI", "Nmi");
     this.#halted = false;
+  }
+
+  setTaskPriority(priority: number): void {
+    this.#changed(BigInt(priority));
+  }
+
+  flushTlb(): void {
+    this.#settle();
+    // The kernel does so when a register of paging changes.
+    const { cr4 } = this.getSystemRegisters();
+    this.setSystemRegisters({ cr4: cr4 ^ CR4_PGE });
+    this.setSystemRegisters({ cr4 });
   }
 
   // State. -----------------------------------------------------------------------
 
   reset(): void {
-    const signature = this.#cpuid.find(({ leaf }) => leaf === 1)?.eax;
     const image = copyImage(this.#atReset);
-    if (signature !== undefined) {
-      encodeRegisters(new DataView(image.regs.buffer), {
-        rdx: BigInt(signature >>> 0),
-      });
-    }
+    image.regs = this.#resetRegisters();
     // Time goes on, and the partition's registers are its own affair.
     image.msrs = image.msrs.filter(([index]) =>
       index !== MSR_TSC && index !== MSR_TSC_ADJUST && !isSynthetic(index)
@@ -509,6 +638,18 @@ export class KvmVcpu implements Vcpu {
     this.#restoreImage(image);
     this.#halted = false;
     this.#shutdown = false;
+  }
+
+  /** General registers after RESET and INIT: EDX is the processor's signature. */
+  #resetRegisters(): Uint8Array<ArrayBuffer> {
+    const regs = new Uint8Array(this.#atReset.regs);
+    const signature = this.#cpuid.find(({ leaf }) => leaf === 1)?.eax;
+    if (signature !== undefined) {
+      encodeRegisters(new DataView(regs.buffer), {
+        rdx: BigInt(signature >>> 0),
+      });
+    }
+    return regs;
   }
 
   #restoreImage(image: VcpuImage): void {
@@ -521,7 +662,41 @@ export class KvmVcpu implements Vcpu {
   #changed(cr8?: bigint): void {
     const { run8, view } = this.#file;
     run8[Run.readyForInterruptInjection] = 0;
-    if (cr8 !== undefined) view.setBigUint64(Run.cr8, cr8, true);
+    if (cr8 !== undefined) {
+      view.setBigUint64(Run.cr8, cr8, true);
+      this.#taskPriority = Number(cr8);
+    }
+  }
+
+  init(): void {
+    const image = copyImage(this.#atReset);
+    const old = readImage(this.#file, this.#vm.facts.msrs);
+    const before = decodeSystemRegisters(new DataView(old.sregs.buffer));
+    const sregs = new DataView(image.sregs.buffer);
+    const { cr0 } = decodeSystemRegisters(sregs);
+    encodeSystemRegisters(sregs, {
+      cr0: (cr0 & ~CR0_CACHE) | (before.cr0 & CR0_CACHE),
+      apicBase: before.apicBase,
+    });
+    image.regs = this.#resetRegisters();
+    // EFER goes with the system registers; the other MSRs stay, as does what XSAVE saves.
+    this.#restoreImage({
+      ...image,
+      xcrs: old.xcrs,
+      xsave: old.xsave,
+      msrs: [],
+    });
+    this.#halted = false;
+    this.#shutdown = false;
+  }
+
+  startup(vector: number): void {
+    const { cs } = this.getSystemRegisters();
+    const base = BigInt(vector & 255) << 12n;
+    this.setSystemRegisters({
+      cs: { ...cs, selector: (vector & 255) << 8, base },
+    });
+    this.setRegisters({ rip: 0n });
   }
 
   setCpuid(entries: readonly CpuidEntry[]): void {
@@ -601,7 +776,17 @@ export class KvmVcpu implements Vcpu {
     this.#changed(values.cr8);
   }
 
+  #readTsc(): bigint {
+    return readMsrs(this.#file, [MSR_TSC])[0]?.[1] ?? 0n;
+  }
+
   getMsr(index: number): bigint | undefined {
+    if (index === MSR_TSC && this.#flying) {
+      const { value, time } = this.#tsc;
+      const passed = (performance.now() - time) / 1000;
+      return value +
+        BigInt(Math.round(passed * this.#vm.facts.tscFrequency));
+    }
     return this.#isOwn(index)
       ? readMsrs(this.#file, [index])[0]?.[1]
       : undefined;
@@ -684,8 +869,11 @@ export class KvmVcpu implements Vcpu {
     this.#shutdown = shutdown;
   }
 
-  /** Frees the kernel's vCPU, once. */
+  /** Frees the kernel's vCPU and the thread, once. */
   close(): void {
+    this.#settle();
+    this.#thread?.close();
+    this.#thread = undefined;
     this.#file.close();
   }
 }

@@ -11,13 +11,8 @@ import {
   MsrFilterRange,
   Size,
 } from "./kvm_layout.ts";
-import type {
-  HypervMode,
-  KvmFacts,
-  KvmHypervHandler,
-  KvmOptions,
-  KvmVm,
-} from "./kvm_options.ts";
+import type { HypervHandler } from "../hyperv/defs/kernel_exits.ts";
+import type { HypervMode, KvmFacts, KvmOptions, KvmVm } from "./kvm_options.ts";
 import { KvmVcpu } from "./kvm_vcpu.ts";
 import { Struct } from "./struct.ts";
 import type { SystemCalls } from "./system_calls.ts";
@@ -54,7 +49,7 @@ export class KvmVirtualMachine implements KvmVm {
   readonly file: KvmFile;
   /** Ends time slices. */
   readonly timer: number;
-  hypervHandler: KvmHypervHandler | undefined;
+  hypervHandler: HypervHandler | undefined;
   readonly #vcpus: KvmVcpu[] = [];
   #kernelIds = 0;
 
@@ -77,7 +72,6 @@ export class KvmVirtualMachine implements KvmVm {
     this.options = options;
     this.memory = memory;
     this.host = host;
-    this.hypervHandler = options.handler;
     const kvm = openDevice(system);
     try {
       this.file = new KvmFile(system, kvm.call("create VM", "CreateVm"));
@@ -146,6 +140,15 @@ export class KvmVirtualMachine implements KvmVm {
       true,
     );
     this.file.pass("create VM", "X86SetMsrFilter", bytes);
+  }
+
+  get kernelHyperv(): boolean {
+    return this.mode === "kernel";
+  }
+
+  /** How many vCPUs there are. */
+  get count(): number {
+    return this.#vcpus.length;
   }
 
   createVcpu(): Vcpu {

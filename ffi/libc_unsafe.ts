@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { WorkerThread } from "./run_thread_unsafe.ts";
 import type { SystemCalls } from "./system_calls.ts";
 
 const LIBC = "libc.so.6";
@@ -72,6 +73,12 @@ const SYMBOLS = {
     parameters: ["i64", "i64"],
     result: "i64",
   },
+  // tgkill(int process, int thread, int signal)
+  tgkill: {
+    name: "syscall",
+    parameters: ["i64", "i64", "i64", "i64"],
+    result: "i64",
+  },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 const O_RDWR_CLOEXEC = 0x8_0002;
@@ -83,6 +90,7 @@ const SYS_GETTID = 186n;
 const SYS_TIMER_CREATE = 222n;
 const SYS_TIMER_SETTIME = 223n;
 const SYS_TIMER_DELETE = 226n;
+const SYS_TGKILL = 234n;
 const CLOCK_MONOTONIC = 1n;
 const SIGEV_THREAD_ID = 4;
 /** Distance from SIGRTMIN of the signal that ends time slices. */
@@ -97,10 +105,14 @@ function permitted(path: string): boolean {
   return Deno.permissions.querySync({ name: "ffi", path }).state === "granted";
 }
 
+/** A library, and where it was found. */
+interface Loaded {
+  path: string;
+  library: Deno.DynamicLibrary<typeof SYMBOLS>;
+}
+
 /** Finds a library that may be loaded. */
-function load(
-  path: string | undefined,
-): Deno.DynamicLibrary<typeof SYMBOLS> {
+function load(path: string | undefined): Loaded {
   if (typeof Deno === "undefined" || Deno.dlopen === undefined) {
     throw new LibcUnavailable("it needs Deno's foreign function interface");
   }
@@ -121,7 +133,7 @@ function load(
   let reason: unknown;
   for (const candidate of allowed) {
     try {
-      return Deno.dlopen(candidate, SYMBOLS);
+      return { path: candidate, library: Deno.dlopen(candidate, SYMBOLS) };
     } catch (error) {
       reason = error;
     }
@@ -145,7 +157,7 @@ export function libc(path?: string): SystemCalls {
   return loaded ??= bind(load(path));
 }
 
-function bind(library: Deno.DynamicLibrary<typeof SYMBOLS>): SystemCalls {
+function bind({ path, library }: Loaded): SystemCalls {
   const c = library.symbols;
   const word = new Int32Array(1);
   const wordBytes = new Uint8Array(word.buffer);
@@ -216,5 +228,14 @@ function bind(library: Deno.DynamicLibrary<typeof SYMBOLS>): SystemCalls {
       c.timerSettime(SYS_TIMER_SETTIME, BigInt(id), 0n, specBytes, 0n);
     },
     deleteTimer: (id) => void c.timerDelete(SYS_TIMER_DELETE, BigInt(id)),
+    // SAFETY: the signal has a handler, and the kernel looks whether the thread is ours.
+    createRunThread: () =>
+      new WorkerThread(path, (thread) =>
+        void c.tgkill(
+          SYS_TGKILL,
+          BigInt(Deno.pid),
+          BigInt(thread),
+          BigInt(signal),
+        )),
   };
 }

@@ -29,6 +29,20 @@ export interface SystemCalls {
   setTimer(id: number, milliseconds: number): void;
   /** Deletes a timer. */
   deleteTimer(id: number): void;
+  /** Starts a thread that runs vCPUs. */
+  createRunThread(): RunThread;
+}
+
+/** A thread of its own for KVM_RUN. */
+export interface RunThread {
+  /** Runs a vCPU in the kernel: what `ioctl` returned; why it failed the run page tells. One at a time. */
+  run(fd: number): Promise<number>;
+  /** Interrupts a run. With `immediate_exit` set before, none goes on. */
+  interrupt(): void;
+  /** Interrupts a run and waits, without the event loop, until it has come back. */
+  settle(): void;
+  /** Ends the thread. */
+  close(): void;
 }
 
 const NAMES: Readonly<Record<number, string>> = {

@@ -5,39 +5,29 @@ import {
   MsrResult,
 } from "../core/backend.ts";
 import type { GuestMemory } from "../core/guest_memory.ts";
+import { CallInput, CallResult } from "./call_input.ts";
+import type { CrashReport } from "./crash.ts";
 import type { DebugTransport } from "./debug_transport.ts";
-import { HvAccess, HvFeature, HvLeaf } from "./defs/cpuid.ts";
+import { HvFeature } from "./defs/cpuid.ts";
 import { HvStatus } from "./defs/hypercall.ts";
+import type { HypervHandler } from "./defs/kernel_exits.ts";
 import { HV_MSR_END, HvMsr } from "./defs/msr.ts";
 import { SYNDBG_USE_HYPERCALLS } from "./defs/syndbg.ts";
 import { Gates } from "./gates.ts";
-import {
-  type CallContext,
-  callInput,
-  CallResult,
-  decodeCall,
-  dispatchCall,
-} from "./hypercalls.ts";
+import { type CallContext, dispatchCall } from "./hypercalls.ts";
 import { hypervisorLeaves } from "./leaves.ts";
-import { type Profile, SynDbg, type SynDbgState } from "./syndbg.ts";
-import { traceEvent, type TraceSink } from "./trace.ts";
-import { VpRegisters } from "./vp_registers.ts";
-
-/** The guest's time stamp counter, which all of the partition's clocks follow. */
-export interface ReferenceClock {
-  /** TSC ticks a second. */
-  readonly tscFrequency: number;
-  /** The TSC now, as the guest would read it. */
-  readTsc(): bigint;
-}
-
-/** What the guest reports when it crashes (TLFS 2.4, guest crash MSRs). */
-export interface CrashReport {
-  /** P0 to P4. */
-  parameters: readonly [bigint, bigint, bigint, bigint, bigint];
-  /** Text that the guest left in memory, if it said so. */
-  message: string | undefined;
-}
+import type { LocalApics } from "./local_apics.ts";
+import { PartitionMsrs, SyndbgWord } from "./partition_msrs.ts";
+import { checkState, FORMAT, type PartitionState } from "./partition_state.ts";
+import { type ReferenceClock, ReferenceTime } from "./reference_time.ts";
+import { type Profile, SynDbg } from "./syndbg.ts";
+import type { TraceSink } from "./trace.ts";
+import { Tracer } from "./tracer.ts";
+import {
+  type ProcessorSurroundings,
+  VirtualProcessor,
+} from "./virtual_processor.ts";
+import { highWord, lowWord, pair } from "./words.ts";
 
 /** How a {@linkcode Partition} is made. */
 export interface PartitionOptions {
@@ -59,135 +49,124 @@ export interface PartitionOptions {
     /** `hypercall` sets OPTIONS bit 2. Default `msr`. */
     mode?: "msr" | "hypercall";
   };
+  /** The processors' local APICs. Without them there are no interrupts: no SynIC, no timers, no IPIs. */
+  apics?: LocalApics;
+  /** Whether there is a SynIC with timers, as with KVM_CAP_HYPERV_SYNIC2. Default where there are APICs. */
+  synic?: boolean;
+  /**
+   * The guest may ask to see that its TSC is invariant. Default false: Linux prefers such a TSC to
+   * the partition's reference time.
+   */
+  tscInvariant?: boolean;
   /** Instruction in the hypercall page. Default `vmmcall`. */
   hypercallInstruction?: "vmcall" | "vmmcall";
+  /** What the page holds instead, for a backend in which neither traps. */
+  hypercallCode?: Uint8Array<ArrayBuffer> | undefined;
   /** APIC timer frequency in Hz that the guest is told. Default 1 GHz. */
   apicFrequency?: number;
+  /** How long a processor has run, in units of 100 ns. Default all time: nothing else runs. */
+  runTime?: (vcpu: number) => bigint;
   /** Receives trace points. */
   trace?: TraceSink;
   /** The guest wrote the RESET MSR. */
   onReset?: () => void;
   /** The guest reported a crash. */
   onCrash?: (report: CrashReport) => void;
-  /** The guest asked for an inter-processor interrupt. */
-  onIpi?: (vector: number, processors: bigint | "all") => void;
-  /** The guest asked for TLBs to be flushed. */
-  onTlbFlush?: () => void;
+  /** The guest asked for a processor's TLB to be flushed. */
+  onTlbFlush?: (vcpu: number) => void;
+  /** A processor waits for another in a loop. */
+  onSpinWait?: (vcpu: number) => void;
+  /** The guest is done with a SINT's message or interrupt: its slot may be free. */
+  onSintEnd?: (vcpu: number, sint: number) => void;
   /** Whether the guest sees the invariant-TSC bit of leaf 0x80000007 may have changed. */
   onTscInvariant?: () => void;
 }
 
-/** A partition's state as plain data. */
-export interface PartitionState {
-  /** Name and version of the layout. */
-  format: string;
-  /** Partition-wide registers, low and high words. */
-  words: number[];
-  /** Registers of each virtual processor, low and high words. */
-  processors: number[];
-  /** Reference time in units of 100 ns. */
-  referenceTime: bigint;
-  /** The debug device, where there is one. */
-  syndbg: SynDbgState | undefined;
-}
-
-const FORMAT = "syndbg-partition-1";
-
-// Partition-wide registers, two words each.
-const OS_ID = 0;
-const HYPERCALL = 2;
-const REF_TSC = 4;
-const CONTROL = 6;
-const STATUS = 8;
-const SEND = 10;
-const RECV = 12;
-const PENDING = 14;
-const OPTIONS = 16;
-const CRASH = 18;
-const REENLIGHTENMENT = 28;
-const TSC_EMULATION = 30;
-const TSC_EMULATION_STATUS = 32;
-const TSC_INVARIANT = 34;
-const WORDS = 36;
-
-const CRASH_NOTIFY_HIGH = 0x8000_0000;
-const CRASH_MESSAGE_HIGH = 0x4000_0000;
-const CRASH_MESSAGE_MAX = 4096;
-
-/** Registers in {@linkcode Partition} that nothing but their gate and storage is to. */
-function storedDebug(index: number): number {
-  switch (index) {
-    case HvMsr.SyndbgStatus:
-      return STATUS;
-    case HvMsr.SyndbgControl:
-      return CONTROL;
-    case HvMsr.SyndbgSendBuffer:
-      return SEND;
-    case HvMsr.SyndbgRecvBuffer:
-      return RECV;
-    case HvMsr.SyndbgPendingBuffer:
-      return PENDING;
-    default:
-      return OPTIONS;
-  }
-}
-
-function gpaOf(words: Int32Array, at: number): number {
-  return (words[at + 1]! >>> 0) * 0x1_0000_0000 + (words[at]! >>> 0);
-}
-
 /**
- * A Hyper-V partition as its guest sees it: CPUID leaves, synthetic MSRs, hypercalls, and
- * the synthetic debugger. It knows nothing of what executes the guest. Methods named `host…` are the
+ * A Hyper-V partition as its guest sees it: CPUID leaves, synthetic MSRs, hypercalls, interrupts and
+ * timers, and the synthetic debugger. It knows nothing of what executes the guest. Methods named `host…` are the
  * VMM's own access: always allowed, without commands and traces.
  */
 export class Partition {
   readonly #o: PartitionOptions;
-  readonly #memory: GuestMemory;
-  readonly #words = new Int32Array(WORDS);
-  readonly #vps: VpRegisters;
-  readonly #vcpus: number;
+  readonly #time: ReferenceTime;
+  readonly #msrs: PartitionMsrs;
+  /** The registers of {@linkcode PartitionMsrs}, for the debugger's. */
+  readonly #words: Int32Array;
+  readonly #around: ProcessorSurroundings;
+  readonly #vps: readonly VirtualProcessor[];
   readonly #syndbg: SynDbg | undefined;
-  readonly #call = callInput();
+  readonly #call = new CallInput();
   readonly #context: CallContext;
-  readonly #event = traceEvent();
-  #trace: TraceSink | undefined;
+  readonly #tracer = new Tracer();
+  #tracing: boolean;
   #gates: Gates;
   #cpuid: CpuidEntry[];
-  /** Reference time (100 ns) at TSC 0. */
-  #timeOffset = 0n;
+  /** The guest's TSC runs at another rate, which it has not been told yet. */
+  #tscChanged = false;
 
   /** Makes the partition in its state at power-on. */
   constructor(options: PartitionOptions) {
+    const { memory, clock, apics, profile = "hyperv", vcpus = 1 } = options;
+    const synic = apics !== undefined && (options.synic ?? true);
     this.#o = options;
-    this.#memory = options.memory;
-    this.#vcpus = options.vcpus ?? 1;
-    this.#vps = new VpRegisters(options.memory, this.#vcpus);
-    this.#trace = options.trace;
-    const profile = options.profile ?? "hyperv";
+    this.#tracer.sink = options.trace;
+    this.#tracing = options.trace !== undefined;
     this.#cpuid = hypervisorLeaves({
       profile,
       vendor: options.vendor ?? "Microsoft Hv",
       syndbg: options.syndbg !== undefined,
-      vcpus: this.#vcpus,
+      vcpus,
+      apics: apics !== undefined,
+      synic,
+      tscInvariant: options.tscInvariant ?? false,
     });
     this.#gates = new Gates(this.#cpuid, options.enforceCpuid ?? false);
-    this.#timeOffset = -this.#ticks();
+    this.#time = new ReferenceTime(clock);
+    const now = (): bigint => this.#time.now();
+    this.#msrs = new PartitionMsrs({
+      memory,
+      time: this.#time,
+      tscFrequency: clock.tscFrequency,
+      apicFrequency: options.apicFrequency ?? 1_000_000_000,
+      hypercallCode: options.hypercallCode ??
+        (options.hypercallInstruction === "vmcall" ? VMCALL_RET : VMMCALL_RET),
+      onReset: () => options.onReset?.(),
+      onCrash: (report) => options.onCrash?.(report),
+      onTscInvariant: () => options.onTscInvariant?.(),
+    });
+    this.#words = this.#msrs.words;
+    this.#around = {
+      memory,
+      gates: this.#gates,
+      apics,
+      synic,
+      now,
+      runTime: options.runTime ?? now,
+      onSintEnd: options.onSintEnd,
+    };
+    this.#vps = Array.from(
+      { length: vcpus },
+      (_, n) => new VirtualProcessor(n, this.#around),
+    );
     this.#syndbg = options.syndbg && new SynDbg(
-      options.memory,
+      memory,
       options.syndbg.transport,
       profile,
       () => Number(this.referenceTime()),
     );
     this.#context = {
-      memory: options.memory,
+      memory,
+      vcpus,
       gates: this.#gates,
       syndbg: this.#syndbg,
       useHypercalls: () =>
-        (this.#words[OPTIONS]! & SYNDBG_USE_HYPERCALLS) !== 0,
-      synic: () => this.#vps.synic,
-      onIpi: options.onIpi,
-      onTlbFlush: options.onTlbFlush,
+        (this.#words[SyndbgWord.Options]! & SYNDBG_USE_HYPERCALLS) !== 0,
+      synic,
+      flushTlb: (vcpu) => options.onTlbFlush?.(vcpu),
+      interrupt: apics &&
+        ((vcpu, vector) => apics.interrupt(vcpu, vector, false)),
+      onSpinWait: options.onSpinWait,
     };
     this.#setDefaults();
   }
@@ -203,16 +182,13 @@ export class Partition {
       .map((entry) => ({ ...entry }));
     this.#gates = new Gates(this.#cpuid, this.#o.enforceCpuid ?? false);
     this.#context.gates = this.#gates;
-  }
-
-  /** Gives the partition a SynIC, as KVM_CAP_HYPERV_SYNIC2 does. */
-  enableSynic(): void {
-    this.#vps.synic = true;
+    this.#around.gates = this.#gates;
   }
 
   /** Turns tracing on (a sink) or off (undefined). */
   setTrace(sink: TraceSink | undefined): void {
-    this.#trace = sink;
+    this.#tracer.sink = sink;
+    this.#tracing = sink !== undefined;
   }
 
   /**
@@ -220,21 +196,12 @@ export class Partition {
    * when the guest has set it; elsewhere always.
    */
   get showsInvariantTsc(): boolean {
-    const offered = this.#cpuid.some((entry) =>
-      entry.leaf === HvLeaf.Features &&
-      (entry.eax & HvAccess.TscInvariant) !== 0
-    );
-    return !offered || (this.#words[TSC_INVARIANT]! & 1) !== 0;
+    return !this.#gates.tscInvariant || this.#msrs.tscInvariant;
   }
 
   /** Time since the partition was made, in units of 100 ns (TLFS 12.4). */
   referenceTime(): bigint {
-    return this.#ticks() + this.#timeOffset;
-  }
-
-  #ticks(): bigint {
-    const { clock } = this.#o;
-    return clock.readTsc() * 10_000_000n / BigInt(clock.tscFrequency);
+    return this.#time.now();
   }
 
   // MSRs. ------------------------------------------------------------------------
@@ -249,13 +216,13 @@ export class Partition {
       case HvMsr.SyndbgPendingBuffer:
       case HvMsr.SyndbgOptions: {
         const open = this.#debugMsrs();
-        const at = storedDebug(index);
+        const at = syndbgWord(index);
         if (open) {
           value[0] = this.#words[at]!;
           value[1] = this.#words[at + 1]!;
         }
-        if (this.#trace !== undefined) {
-          this.#traceMsr(
+        if (this.#tracing) {
+          this.#tracer.msr(
             "kvm_hv_syndbg_get_msr",
             vcpu,
             index,
@@ -289,8 +256,8 @@ export class Partition {
       case HvMsr.SyndbgPendingBuffer:
       case HvMsr.SyndbgOptions: {
         const open = this.#debugMsrs();
-        if (this.#trace !== undefined) {
-          this.#traceMsr(
+        if (this.#tracing) {
+          this.#tracer.msr(
             "kvm_hv_syndbg_set_msr",
             vcpu,
             index,
@@ -301,18 +268,18 @@ export class Partition {
         }
         if (!open) return MsrResult.Refused;
         const words = this.#words;
-        const at = storedDebug(index);
+        const at = syndbgWord(index);
         words[at] = low;
         words[at + 1] = high;
         if (index === HvMsr.SyndbgControl) {
-          words[STATUS] = this.#syndbg!.command(
+          words[SyndbgWord.Status] = this.#syndbg!.command(
             low,
-            gpaOf(words, SEND),
-            gpaOf(words, RECV),
+            gpaOf(words, SyndbgWord.Send),
+            gpaOf(words, SyndbgWord.Recv),
           );
-          words[STATUS + 1] = 0;
+          words[SyndbgWord.Status + 1] = 0;
         } else if (index === HvMsr.SyndbgPendingBuffer) {
-          this.#syndbg!.setPendingPage(gpaOf(words, PENDING));
+          this.#syndbg!.setPendingPage(gpaOf(words, SyndbgWord.Pending));
         }
         return MsrResult.Handled;
       }
@@ -327,7 +294,7 @@ export class Partition {
   /** Reads an MSR as the VMM: undefined if there is none of that number. */
   hostReadMsr(vcpu: number, index: number): bigint | undefined {
     if (isDebugMsr(index)) {
-      const at = storedDebug(index);
+      const at = syndbgWord(index);
       return pair(this.#words[at]!, this.#words[at + 1]!);
     }
     const value = new Uint32Array(2);
@@ -338,14 +305,14 @@ export class Partition {
 
   /** Writes an MSR as the VMM: false if there is none of that number. Never a command. */
   hostWriteMsr(vcpu: number, index: number, value: bigint): boolean {
-    const low = Number(BigInt.asUintN(32, value));
-    const high = Number(BigInt.asUintN(32, value >> 32n));
+    const low = lowWord(value);
+    const high = highWord(value);
     if (isDebugMsr(index)) {
-      const at = storedDebug(index);
+      const at = syndbgWord(index);
       this.#words[at] = low;
       this.#words[at + 1] = high;
       if (index === HvMsr.SyndbgPendingBuffer) {
-        this.#syndbg?.setPendingPage(gpaOf(this.#words, PENDING));
+        this.#syndbg?.setPendingPage(gpaOf(this.#words, SyndbgWord.Pending));
       }
       return true;
     }
@@ -365,44 +332,11 @@ export class Partition {
     value: Uint32Array,
     host: boolean,
   ): MsrResult {
-    const need = accessNeeded(index);
-    if (!host && !this.#allowed(need)) return MsrResult.Refused;
-    switch (index) {
-      case HvMsr.GuestOsId:
-        return this.#stored(OS_ID, value);
-      case HvMsr.Hypercall:
-        return this.#stored(HYPERCALL, value);
-      case HvMsr.VpIndex:
-        return put(value, BigInt(vcpu));
-      case HvMsr.Reset:
-        return put(value, 0n);
-      case HvMsr.VpRuntime:
-      case HvMsr.TimeRefCount:
-        // One processor is never kept from running by another: its run time is all time.
-        return put(value, this.referenceTime());
-      case HvMsr.ReferenceTsc:
-        return this.#stored(REF_TSC, value);
-      case HvMsr.TscFrequency:
-        return put(value, BigInt(this.#o.clock.tscFrequency));
-      case HvMsr.ApicFrequency:
-        return put(value, BigInt(this.#o.apicFrequency ?? 1_000_000_000));
-      case HvMsr.CrashCtl:
-        value[0] = 0;
-        value[1] = CRASH_NOTIFY_HIGH | CRASH_MESSAGE_HIGH;
-        return MsrResult.Handled;
-      case HvMsr.ReenlightenmentControl:
-        return this.#stored(REENLIGHTENMENT, value);
-      case HvMsr.TscEmulationControl:
-        return this.#stored(TSC_EMULATION, value);
-      case HvMsr.TscEmulationStatus:
-        return this.#stored(TSC_EMULATION_STATUS, value);
-      case HvMsr.TscInvariantControl:
-        return this.#stored(TSC_INVARIANT, value);
-    }
-    if (index >= HvMsr.CrashP0 && index <= HvMsr.CrashP4) {
-      return this.#stored(CRASH + 2 * (index - HvMsr.CrashP0), value);
-    }
-    return this.#vps.read(vcpu, index, value, this.#gates, host);
+    if (!host && !this.#gates.opens(index)) return MsrResult.Refused;
+    const result = this.#msrs.read(index, value);
+    return result === MsrResult.Unknown
+      ? this.#vps[vcpu]!.read(index, value, host)
+      : result;
   }
 
   #write(
@@ -412,131 +346,20 @@ export class Partition {
     high: number,
     host: boolean,
   ): MsrResult {
-    const need = accessNeeded(index);
-    if (!host && !this.#allowed(need)) return MsrResult.Refused;
-    switch (index) {
-      case HvMsr.GuestOsId:
-        this.#store(OS_ID, low, high);
-        // Hypercalls end with the guest's identity (TLFS 3.13).
-        if ((low | high) === 0) this.#words[HYPERCALL]! &= ~1;
-        return MsrResult.Handled;
-      case HvMsr.Hypercall:
-        return this.#setHypercallPage(low, high, host);
-      case HvMsr.VpIndex:
-      case HvMsr.VpRuntime:
-      case HvMsr.TimeRefCount:
-      case HvMsr.TscFrequency:
-      case HvMsr.ApicFrequency:
-        return host ? MsrResult.Handled : MsrResult.Refused;
-      case HvMsr.Reset:
-        if ((low & 1) !== 0 && !host) this.#o.onReset?.();
-        return MsrResult.Handled;
-      case HvMsr.ReferenceTsc:
-        this.#store(REF_TSC, low, high);
-        this.#fillReferencePage();
-        return MsrResult.Handled;
-      case HvMsr.CrashCtl:
-        if (!host && (high & CRASH_NOTIFY_HIGH) !== 0) this.#crash(high);
-        return MsrResult.Handled;
-      case HvMsr.ReenlightenmentControl:
-        return this.#store(REENLIGHTENMENT, low, high);
-      case HvMsr.TscEmulationControl:
-        return this.#store(TSC_EMULATION, low, high);
-      case HvMsr.TscEmulationStatus:
-        if (!host && (low | high) !== 0) return MsrResult.Refused;
-        return this.#store(TSC_EMULATION_STATUS, low, high);
-      case HvMsr.TscInvariantControl:
-        if ((low & ~1) !== 0 || high !== 0) return MsrResult.Refused;
-        // Once in use it stays.
-        if (!host && low === 0 && (this.#words[TSC_INVARIANT]! & 1) !== 0) {
-          return MsrResult.Refused;
-        }
-        this.#store(TSC_INVARIANT, low, high);
-        if (low === 1) this.#o.onTscInvariant?.();
-        return MsrResult.Handled;
-    }
-    if (index >= HvMsr.CrashP0 && index <= HvMsr.CrashP4) {
-      return this.#store(CRASH + 2 * (index - HvMsr.CrashP0), low, high);
-    }
-    return this.#vps.write(vcpu, index, low, high, this.#gates, host);
-  }
-
-  #allowed(need: number): boolean {
-    if (need === NEEDS_CRASH) {
-      return (this.#gates.features & HvFeature.CrashMsrs) !== 0;
-    }
-    // The per-processor registers look at their own bits.
-    return need === 0 || (this.#gates.access & need) !== 0;
-  }
-
-  #stored(at: number, value: Uint32Array): MsrResult {
-    value[0] = this.#words[at]!;
-    value[1] = this.#words[at + 1]!;
-    return MsrResult.Handled;
-  }
-
-  #store(at: number, low: number, high: number): MsrResult {
-    this.#words[at] = low;
-    this.#words[at + 1] = high;
-    return MsrResult.Handled;
-  }
-
-  /** HYPERCALL: with bit 0 the page gets the instruction and a return. */
-  #setHypercallPage(low: number, high: number, host: boolean): MsrResult {
-    const words = this.#words;
-    if ((words[OS_ID]! | words[OS_ID + 1]!) === 0) return MsrResult.Handled;
-    if ((low & 1) !== 0 && !host) {
-      const gpa = (high >>> 0) * 0x1_0000_0000 + ((low & -4096) >>> 0);
-      const code = this.#o.hypercallInstruction === "vmcall"
-        ? VMCALL_RET
-        : VMMCALL_RET;
-      if (!this.#memory.contains(gpa, code.length)) return MsrResult.Refused;
-      this.#memory.write(gpa, code);
-    }
-    return this.#store(HYPERCALL, low, high);
-  }
-
-  /** The reference TSC page (TLFS 12.7): time = (TSC * scale >> 64) + offset. */
-  #fillReferencePage(): void {
-    const low = this.#words[REF_TSC]!;
-    if ((low & 1) === 0) return;
-    const gpa = gpaOf(this.#words, REF_TSC) - ((low & 4095) >>> 0);
-    if (!this.#memory.contains(gpa, 24)) return;
-    const frequency = BigInt(this.#o.clock.tscFrequency);
-    this.#memory.writeU32(gpa, 0);
-    this.#memory.writeU64(gpa + 8, (10_000_000n << 64n) / frequency);
-    this.#memory.writeU64(gpa + 16, BigInt.asUintN(64, this.#timeOffset));
-    // A sequence that is not 0 says that the rest is valid.
-    this.#memory.writeU32(gpa, 1);
-  }
-
-  #crash(high: number): void {
-    const words = this.#words;
-    const p = [0, 1, 2, 3, 4].map((n) =>
-      pair(words[CRASH + 2 * n]!, words[CRASH + 2 * n + 1]!)
-    ) as [bigint, bigint, bigint, bigint, bigint];
-    let message: string | undefined;
-    if ((high & CRASH_MESSAGE_HIGH) !== 0) {
-      // P3 and P4 are the message's address and length.
-      const length = Number(
-        p[4] < BigInt(CRASH_MESSAGE_MAX) ? p[4] : BigInt(CRASH_MESSAGE_MAX),
-      );
-      const gpa = Number(p[3]);
-      if (this.#memory.contains(gpa, length)) {
-        message = new TextDecoder().decode(this.#memory.read(gpa, length));
-      }
-    }
-    this.#o.onCrash?.({ parameters: p, message });
+    if (!host && !this.#gates.opens(index)) return MsrResult.Refused;
+    const result = this.#msrs.write(index, low, high, host);
+    return result === MsrResult.Unknown
+      ? this.#vps[vcpu]!.write(index, low, high, host)
+      : result;
   }
 
   // Hypercalls. ------------------------------------------------------------------
 
   /** VMCALL or VMMCALL by the guest. */
   hypercall(frame: HypercallFrame): HypercallResult {
-    const words = this.#words;
-    if (
-      !this.#gates.enabled || (words[OS_ID]! | words[OS_ID + 1]!) === 0
-    ) return HypercallResult.Unknown;
+    if (!this.#gates.enabled || !this.#msrs.identified) {
+      return HypercallResult.Unknown;
+    }
     if (frame.cpl !== 0 || !frame.protectedMode) {
       return HypercallResult.InvalidOpcode;
     }
@@ -544,17 +367,19 @@ export class Partition {
     const call = this.#call;
     if (frame.longMode) {
       // RCX; RDX; R8.
-      decodeCall(call, frame.vcpu, g[2]!, g[3]!, g[4]!, g[5]!, g[16]!, g[17]!);
+      call.decode(frame.vcpu, g[2]!, g[3]!, g[4]!, g[5]!, g[16]!, g[17]!);
     } else {
       // EDX:EAX; EBX:ECX; EDI:ESI.
-      decodeCall(call, frame.vcpu, g[0]!, g[4]!, g[2]!, g[6]!, g[12]!, g[14]!);
+      call.decode(frame.vcpu, g[0]!, g[4]!, g[2]!, g[6]!, g[12]!, g[14]!);
     }
-    if (this.#trace !== undefined) this.#traceCall();
+    // It may cost something to have them.
+    call.xmm = call.fast ? frame.xmm : undefined;
+    if (this.#tracing) this.#tracer.call(call);
     const status = dispatchCall(call, this.#context);
     if (status === CallResult.Retry) return HypercallResult.Retry;
     // The high word of the result has the reps that are done: on success all of them.
     const reps = status === HvStatus.Success ? call.repCount : 0;
-    if (this.#trace !== undefined) this.#traceDone(frame.vcpu, status, reps);
+    if (this.#tracing) this.#tracer.done(frame.vcpu, status, reps);
     if (status === CallResult.InvalidOpcode) {
       return HypercallResult.InvalidOpcode;
     }
@@ -575,6 +400,7 @@ export class Partition {
    * @returns What the VMM has to write back as STATUS.
    */
   serveSyndbgExit(
+    vcpu: number,
     index: number,
     control: bigint,
     sendGpa: bigint,
@@ -582,6 +408,17 @@ export class Partition {
     pendingGpa: bigint,
   ): bigint {
     if (this.#syndbg === undefined) return 0n;
+    if (this.#tracing) {
+      const value = index === HvMsr.SyndbgControl ? control : pendingGpa;
+      this.#tracer.msr(
+        "kvm_hv_syndbg_set_msr",
+        vcpu,
+        index,
+        lowWord(value),
+        highWord(value),
+        false,
+      );
+    }
     if (index === HvMsr.SyndbgPendingBuffer) {
       this.#syndbg.setPendingPage(Number(pendingGpa));
       return 0n;
@@ -605,22 +442,109 @@ export class Partition {
     first: bigint,
     second: bigint,
   ): bigint {
-    const split = (value: bigint): [number, number] => [
-      Number(BigInt.asUintN(32, value)),
-      Number(BigInt.asUintN(32, value >> 32n)),
-    ];
-    decodeCall(
-      this.#call,
+    this.#call.decode(
       vcpu,
-      ...split(input),
-      ...split(first),
-      ...split(second),
+      lowWord(input),
+      highWord(input),
+      lowWord(first),
+      highWord(first),
+      lowWord(second),
+      highWord(second),
     );
+    this.#call.xmm = undefined;
+    if (this.#tracing) this.#tracer.call(this.#call);
     // The exit has no "again", and no #UD either.
     this.#call.forwarded = true;
-    const status = dispatchCall(this.#call, this.#context);
+    const result = dispatchCall(this.#call, this.#context);
     this.#call.forwarded = false;
-    return BigInt(status < 0 ? HvStatus.InvalidHypercallCode : status);
+    const status = result < 0 ? HvStatus.InvalidHypercallCode : result;
+    if (this.#tracing) this.#tracer.done(vcpu, status, 0);
+    return BigInt(status);
+  }
+
+  /** What a kernel that is Hyper-V itself hands on, with its gates done, is served by this. */
+  kernelHandler(): HypervHandler {
+    return {
+      syndbg: (...values) => this.serveSyndbgExit(...values),
+      hypercall: (...values) => this.serveHypercallExit(...values),
+      reset: () => this.#o.onReset?.(),
+      // The kernel does not tell whether P3 and P4 name a message.
+      crash: (parameters) =>
+        this.#o.onCrash?.({ parameters, message: undefined }),
+    };
+  }
+
+  // Interrupts and timers. ---------------------------------------------------------
+
+  /** Does what has become due: timers that have expired, and news of the TSC. */
+  update(): void {
+    if (this.#tscChanged && this.#o.apics !== undefined) {
+      this.#tscChanged = false;
+      this.#msrs.notifyTscChange(this.#o.apics, this.#vps.length);
+    }
+    let now: bigint | undefined;
+    for (const vp of this.#vps) {
+      if (vp.timers.next !== undefined) {
+        vp.timers.update(now ??= this.#time.now());
+      }
+    }
+  }
+
+  /** Nanoseconds until {@linkcode Partition.update} has something to do: 0 or more, Infinity for nothing. */
+  untilNext(): number {
+    let next: bigint | undefined;
+    for (const vp of this.#vps) {
+      const timer = vp.timers.next;
+      if (timer !== undefined && (next === undefined || timer < next)) {
+        next = timer;
+      }
+    }
+    if (this.#tscChanged) return 0;
+    return next === undefined
+      ? Infinity
+      : Math.max(0, 100 * Number(next - this.#time.now()));
+  }
+
+  /** The guest has ended an interrupt at a processor's local APIC. */
+  endOfInterrupt(vcpu: number, vector: number): void {
+    this.#vps[vcpu]!.interruptEnded(vector);
+  }
+
+  /**
+   * Writes a message into the slot of a processor's SINT and interrupts (TLFS 11.8.2).
+   *
+   * @param type Not 0.
+   * @param payload At most 240 bytes.
+   * @returns False if the slot is taken, or there is none. The guest is told that a message waits;
+   * `onSintEnd` says when to try again.
+   */
+  postMessage(
+    vcpu: number,
+    sint: number,
+    type: number,
+    sender: bigint,
+    payload: Uint8Array,
+  ): boolean {
+    return this.#vps[vcpu]!.synic.post(sint, type, sender, payload, true);
+  }
+
+  /**
+   * Sets one of the 2048 event flags of a processor's SINT and interrupts if it was clear (TLFS
+   * 11.10).
+   *
+   * @returns False if the guest has given no page for them.
+   */
+  signalEvent(vcpu: number, sint: number, flag: number): boolean {
+    return this.#vps[vcpu]!.synic.signalEvent(sint, flag);
+  }
+
+  /**
+   * To be called when the guest's TSC runs at another rate than it was told, as on another host:
+   * the next {@linkcode Partition.update} interrupts a guest that asked for it.
+   */
+  tscChanged(): void {
+    this.#tscChanged = true;
+    this.#msrs.fillReferencePage();
   }
 
   // Life. --------------------------------------------------------------------------
@@ -628,22 +552,23 @@ export class Partition {
   /** System reset: every register back to its value at power-on, the debug session too. */
   reset(): void {
     this.#words.fill(0);
-    this.#vps.reset();
+    this.#time.set(0n);
+    this.#tscChanged = false;
+    for (const vp of this.#vps) vp.reset();
     this.#syndbg?.reset();
-    this.#timeOffset = -this.#ticks();
     this.#setDefaults();
     this.#o.onTscInvariant?.();
   }
 
   /** Reset of one virtual processor. */
   resetVcpu(vcpu: number): void {
-    this.#vps.resetVcpu(vcpu);
+    this.#vps[vcpu]!.reset();
     this.#syndbg?.stopWaiting(vcpu);
   }
 
   #setDefaults(): void {
     if (this.#o.syndbg?.mode === "hypercall") {
-      this.#words[OPTIONS] = SYNDBG_USE_HYPERCALLS;
+      this.#words[SyndbgWord.Options] = SYNDBG_USE_HYPERCALLS;
     }
   }
 
@@ -652,112 +577,50 @@ export class Partition {
     return {
       format: FORMAT,
       words: [...this.#words],
-      processors: this.#vps.save(),
+      processors: this.#vps.map((vp) => vp.save()),
       referenceTime: this.referenceTime(),
+      tscFrequency: this.#o.clock.tscFrequency,
       syndbg: this.#syndbg?.save(),
     };
   }
 
   /**
-   * Takes state back. The debug session begins anew (TLFS 2.0a, 20.1).
+   * Takes state back. The debug session begins anew (TLFS 2.0a, 20.1). A guest whose TSC had another
+   * frequency is told so if it asked for it, by the next {@linkcode Partition.update}.
    *
-   * @throws {TypeError} If it is not this kind of state.
+   * @throws {TypeError} If it is not this kind of state; then nothing is changed.
    */
   restore(state: PartitionState): void {
-    if (
-      state.format !== FORMAT || state.words.length !== WORDS ||
-      typeof state.referenceTime !== "bigint"
-    ) throw new TypeError(`Cannot restore partition: not of format ${FORMAT}`);
+    checkState(state, this.#vps.length);
     this.#words.set(state.words);
-    this.#vps.restore(state.processors);
-    this.#timeOffset = state.referenceTime - this.#ticks();
+    this.#time.set(state.referenceTime);
+    this.#vps.forEach((vp, n) => vp.restore(state.processors[n]!));
     if (state.syndbg !== undefined) this.#syndbg?.restore(state.syndbg);
-    this.#fillReferencePage();
+    this.#msrs.fillReferencePage();
+    this.#tscChanged = state.tscFrequency !== this.#o.clock.tscFrequency;
     this.#o.onTscInvariant?.();
-  }
-
-  // Traces. ------------------------------------------------------------------------
-
-  #traceMsr(
-    name: "kvm_hv_syndbg_get_msr" | "kvm_hv_syndbg_set_msr",
-    vcpu: number,
-    msr: number,
-    low: number,
-    high: number,
-    fault: boolean,
-  ): void {
-    const event = this.#event;
-    event.name = name;
-    event.vcpu = vcpu;
-    event.vpIndex = vcpu;
-    event.msr = msr;
-    event.low = low;
-    event.high = high;
-    event.fault = fault;
-    this.#trace?.(event);
-  }
-
-  #traceCall(): void {
-    const event = this.#event;
-    const call = this.#call;
-    event.name = "kvm_hv_hypercall";
-    event.vcpu = call.vcpu;
-    event.vpIndex = call.vcpu;
-    event.code = call.code;
-    event.fast = call.fast;
-    event.varCount = call.variable;
-    event.repCount = call.repCount;
-    event.repIndex = call.repStart;
-    event.inLow = call.firstLow;
-    event.inHigh = call.firstHigh;
-    event.outLow = call.secondLow;
-    event.outHigh = call.secondHigh;
-    this.#trace?.(event);
-  }
-
-  #traceDone(vcpu: number, status: number, reps: number): void {
-    const event = this.#event;
-    event.name = "kvm_hv_hypercall_done";
-    event.vcpu = vcpu;
-    event.low = status < 0 ? 0 : status;
-    event.high = reps;
-    event.fault = status === CallResult.InvalidOpcode;
-    this.#trace?.(event);
   }
 }
 
 const VMCALL_RET = new Uint8Array([0x0f, 0x01, 0xc1, 0xc3]);
 const VMMCALL_RET = new Uint8Array([0x0f, 0x01, 0xd9, 0xc3]);
 
-const NEEDS_CRASH = -1;
-
-/** Access bit (leaf 3 EAX) that opens a partition-wide MSR, 0 where the register's own file knows. */
-function accessNeeded(index: number): number {
+/** Where a register of the debugger is kept. */
+function syndbgWord(index: number): number {
   switch (index) {
-    case HvMsr.GuestOsId:
-    case HvMsr.Hypercall:
-      return HvAccess.Hypercall;
-    case HvMsr.VpRuntime:
-      return HvAccess.VpRuntime;
-    case HvMsr.TimeRefCount:
-      return HvAccess.TimeRefCount;
-    case HvMsr.VpIndex:
-      return HvAccess.VpIndex;
-    case HvMsr.Reset:
-      return HvAccess.Reset;
-    case HvMsr.ReferenceTsc:
-      return HvAccess.ReferenceTsc;
-    case HvMsr.TscFrequency:
-    case HvMsr.ApicFrequency:
-      return HvAccess.Frequency;
-    case HvMsr.ReenlightenmentControl:
-    case HvMsr.TscEmulationControl:
-    case HvMsr.TscEmulationStatus:
-      return HvAccess.Reenlightenment;
-    case HvMsr.TscInvariantControl:
-      return HvAccess.TscInvariant;
+    case HvMsr.SyndbgStatus:
+      return SyndbgWord.Status;
+    case HvMsr.SyndbgControl:
+      return SyndbgWord.Control;
+    case HvMsr.SyndbgSendBuffer:
+      return SyndbgWord.Send;
+    case HvMsr.SyndbgRecvBuffer:
+      return SyndbgWord.Recv;
+    case HvMsr.SyndbgPendingBuffer:
+      return SyndbgWord.Pending;
+    default:
+      return SyndbgWord.Options;
   }
-  return index >= HvMsr.CrashP0 && index <= HvMsr.CrashCtl ? NEEDS_CRASH : 0;
 }
 
 function isDebugMsr(index: number): boolean {
@@ -765,12 +628,6 @@ function isDebugMsr(index: number): boolean {
     index <= HvMsr.SyndbgPendingBuffer) || index === HvMsr.SyndbgOptions;
 }
 
-function pair(low: number, high: number): bigint {
-  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
-}
-
-function put(value: Uint32Array, number: bigint): MsrResult {
-  value[0] = Number(BigInt.asUintN(32, number));
-  value[1] = Number(BigInt.asUintN(32, number >> 32n));
-  return MsrResult.Handled;
+function gpaOf(words: Int32Array, at: number): number {
+  return (words[at + 1]! >>> 0) * 0x1_0000_0000 + (words[at]! >>> 0);
 }

@@ -354,6 +354,16 @@ export class SynDbg {
   }
 }
 
+/** Whether a value is the state of a debug device. */
+export function isSynDbg(value: unknown): value is SynDbgState {
+  const state = value as Partial<SynDbgState> | null;
+  const frames: Partial<FrameState> = state?.frames ?? {};
+  const { guest, guestPort, hostPort } = frames;
+  return [state?.pendingPage, guest, guestPort, hostPort].every((number) =>
+    Number.isFinite(number)
+  );
+}
+
 /** Whether `length` bytes from `gpa` on are in one page. */
 function inPage(gpa: number, length: number): boolean {
   return gpa % SYNDBG_PAGE + length <= SYNDBG_PAGE;

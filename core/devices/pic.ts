@@ -1,4 +1,25 @@
 import type { PortDevice } from "../bus.ts";
+import { checkState, type DeviceState } from "./state.ts";
+
+/** Fields of a {@linkcode Chip}, and what they may be. */
+const CHIP_STATE = {
+  base: 0xf8,
+  mask: 255,
+  requests: 255,
+  service: 255,
+  level: 255,
+  lowest: 7,
+  lines: 255,
+  init: 3,
+  icw4: "switch",
+  single: "switch",
+  autoEoi: "switch",
+  rotateOnAuto: "switch",
+  special: "switch",
+  nested: "switch",
+  readService: "switch",
+  poll: "switch",
+} as const;
 
 /** One 8259A (Intel 8259A data sheet). */
 class Chip {
@@ -12,32 +33,23 @@ class Chip {
   /** Input with the lowest priority. */
   lowest = 7;
   lines = 0;
-  #init = 0;
-  #icw4 = false;
-  #single = false;
-  #autoEoi = false;
-  #rotateOnAuto = false;
-  #special = false;
-  #nested = false;
-  #readService = false;
-  #poll = false;
+  init = 0;
+  icw4 = false;
+  single = false;
+  autoEoi = false;
+  rotateOnAuto = false;
+  special = false;
+  nested = false;
+  readService = false;
+  poll = false;
 
+  /** Power-on state; the lines stay as they are. */
   reset(): void {
-    this.base = 0;
-    this.mask = 0xff;
-    this.requests = 0;
-    this.service = 0;
-    this.level = 0;
-    this.lowest = 7;
-    this.#init = 0;
-    this.#icw4 = false;
-    this.#single = false;
-    this.#autoEoi = false;
-    this.#rotateOnAuto = false;
-    this.#special = false;
-    this.#nested = false;
-    this.#readService = false;
-    this.#poll = false;
+    Object.assign(this, new Chip(), { lines: this.lines });
+  }
+
+  restore(state: unknown): void {
+    Object.assign(this, checkState("interrupt controller", state, CHIP_STATE));
   }
 
   setLine(n: number, high: boolean): void {
@@ -62,7 +74,7 @@ class Chip {
   pending(cascade = 0): number {
     const waiting = this.requests & ~this.mask;
     if (waiting === 0) return -1;
-    const blocking = this.#serving() & ~(this.#nested ? cascade : 0);
+    const blocking = this.#serving() & ~(this.nested ? cascade : 0);
     for (let k = 1; k <= 8; k++) {
       const n = (this.lowest + k) & 7;
       const bit = 1 << n;
@@ -74,64 +86,64 @@ class Chip {
 
   /** Levels in service that count: in special mask mode those that are not masked. */
   #serving(): number {
-    return this.service & ~(this.#special ? this.mask : 0);
+    return this.service & ~(this.special ? this.mask : 0);
   }
 
   /** Takes input n into service. */
   accept(n: number): void {
     const bit = 1 << n;
     if ((this.level & bit) === 0) this.requests &= ~bit;
-    if (this.#autoEoi) {
-      if (this.#rotateOnAuto) this.lowest = n;
+    if (this.autoEoi) {
+      if (this.rotateOnAuto) this.lowest = n;
     } else this.service |= bit;
   }
 
   read(data: boolean): number {
-    if (this.#poll) {
-      this.#poll = false;
+    if (this.poll) {
+      this.poll = false;
       const n = this.pending();
       if (n < 0) return 0;
       this.accept(n);
       return 0x80 | n;
     }
-    return data ? this.mask : this.#readService ? this.service : this.requests;
+    return data ? this.mask : this.readService ? this.service : this.requests;
   }
 
   write(data: boolean, value: number): void {
     if (data) this.#writeData(value);
     else if ((value & 0x10) !== 0) {
-      this.#init = 1;
-      this.#icw4 = (value & 1) !== 0;
-      this.#single = (value & 2) !== 0;
+      this.init = 1;
+      this.icw4 = (value & 1) !== 0;
+      this.single = (value & 2) !== 0;
       this.mask = 0;
       this.service = 0;
       this.requests = 0;
       this.lowest = 7;
-      this.#special = false;
-      this.#nested = false;
-      this.#readService = false;
-      this.#autoEoi = false;
-      this.#rotateOnAuto = false;
+      this.special = false;
+      this.nested = false;
+      this.readService = false;
+      this.autoEoi = false;
+      this.rotateOnAuto = false;
     } else if ((value & 8) !== 0) {
-      if ((value & 2) !== 0) this.#readService = (value & 1) !== 0;
-      if ((value & 0x40) !== 0) this.#special = (value & 0x20) !== 0;
-      this.#poll = (value & 4) !== 0;
+      if ((value & 2) !== 0) this.readService = (value & 1) !== 0;
+      if ((value & 0x40) !== 0) this.special = (value & 0x20) !== 0;
+      this.poll = (value & 4) !== 0;
     } else this.#command(value);
   }
 
   #writeData(value: number): void {
-    switch (this.#init) {
+    switch (this.init) {
       case 1:
         this.base = value & 0xf8;
-        this.#init = !this.#single ? 2 : this.#icw4 ? 3 : 0;
+        this.init = !this.single ? 2 : this.icw4 ? 3 : 0;
         break;
       case 2:
-        this.#init = this.#icw4 ? 3 : 0;
+        this.init = this.icw4 ? 3 : 0;
         break;
       case 3:
-        this.#autoEoi = (value & 2) !== 0;
-        this.#nested = (value & 16) !== 0;
-        this.#init = 0;
+        this.autoEoi = (value & 2) !== 0;
+        this.nested = (value & 16) !== 0;
+        this.init = 0;
         break;
       default:
         this.mask = value;
@@ -145,7 +157,7 @@ class Chip {
     switch (operation) {
       case 0:
       case 4:
-        this.#rotateOnAuto = operation === 4;
+        this.rotateOnAuto = operation === 4;
         break;
       case 1:
       case 5: {
@@ -239,6 +251,18 @@ export class PicPair implements PortDevice {
   reset(): void {
     this.#first.reset();
     this.#second.reset();
+    this.#update();
+  }
+
+  /** Copies the state out. */
+  save(): DeviceState {
+    return { first: { ...this.#first }, second: { ...this.#second } };
+  }
+
+  /** Takes back what {@linkcode PicPair.save} gave. */
+  restore(state: DeviceState): void {
+    this.#first.restore(state["first"]);
+    this.#second.restore(state["second"]);
     this.#update();
   }
 

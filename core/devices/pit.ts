@@ -1,7 +1,26 @@
 import type { PortDevice } from "../bus.ts";
+import { checkState, type DeviceState } from "./state.ts";
 
 /** Input clock in Hz. */
 export const PIT_FREQUENCY = 1_193_182;
+
+const TICKS = Number.MAX_SAFE_INTEGER;
+/** State of a {@linkcode Counter}. What may be -1 is one more here. */
+const COUNTER_STATE = {
+  mode: 5,
+  access: 3,
+  reload: 0x1_0000,
+  loaded: "switch",
+  counting: "switch",
+  passed: TICKS,
+  gate: "switch",
+  held: TICKS,
+  latch: 0x1_0000,
+  status: 0x100,
+  readHigh: "switch",
+  writeLow: 0x100,
+  edges: TICKS,
+} as const;
 
 /** One counter of an 8254, computed from the time since it was loaded. */
 class Counter {
@@ -80,6 +99,36 @@ class Counter {
       default:
         return passed !== this.reload;
     }
+  }
+
+  /** Copies the state out, times as ticks passed. */
+  save(now: number): DeviceState {
+    const { start, latch, status, writeLow, ...rest } = this;
+    const counting = start !== Infinity;
+    return {
+      ...rest,
+      counting,
+      passed: counting ? now - start : 0,
+      latch: latch + 1,
+      status: status + 1,
+      writeLow: writeLow + 1,
+    };
+  }
+
+  restore(now: number, state: unknown): void {
+    const { counting, passed, latch, status, writeLow, ...rest } = checkState(
+      "timer",
+      state,
+      COUNTER_STATE,
+    );
+    Object.assign(this, rest, {
+      access: rest.access || 3,
+      reload: rest.reload || 0x1_0000,
+      start: counting ? now - passed : Infinity,
+      latch: latch - 1,
+      status: status - 1,
+      writeLow: writeLow - 1,
+    });
   }
 
   /** Rising edges of the output since it was loaded. */
@@ -220,6 +269,26 @@ export class Pit implements PortDevice {
     }
     channel.load(value, this.#ticks());
     if (channel === this.#channels[0]) this.#irq(false);
+  }
+
+  /** Copies the state out. */
+  save(): DeviceState {
+    const now = this.#ticks();
+    return {
+      channels: this.#channels.map((channel) => channel.save(now)),
+      speaker: this.#speaker,
+    };
+  }
+
+  /** Takes back what {@linkcode Pit.save} gave. */
+  restore(state: DeviceState): void {
+    const { speaker } = checkState("timer", state, { speaker: 3 });
+    const channels = state["channels"];
+    const now = this.#ticks();
+    this.#channels.forEach((channel, n) =>
+      channel.restore(now, Array.isArray(channels) ? channels[n] : undefined)
+    );
+    this.#speaker = speaker;
   }
 
   /** State after power-on: nothing counts until it is programmed. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { PortDevice } from "../bus.ts";
+import { checkState, type DeviceState } from "./state.ts";
 
 /** QEMU's isa-debug-exit: a write ends the machine with exit code (value << 1) | 1. */
 export function debugExit(exit: (code: number) => void): PortDevice {
@@ -27,20 +28,52 @@ export const sink: PortDevice = {
   writePort: () => {},
 };
 
-/** Port 0x92: the A20 gate, which is always open, and fast reset. */
-export function systemControl(reset: () => void): PortDevice {
-  let value = 2;
+/** A device whose few bits of state are saved with the machine. */
+export interface SmallDevice extends PortDevice {
+  /** State after power-on. */
+  reset(): void;
+  /** Copies the state out. */
+  save(): DeviceState;
+  /** Takes back what `save` gave. */
+  restore(state: DeviceState): void;
+}
+
+/** A register of which only bit 1 is kept; bit `trigger` written resets. */
+function resetRegister(
+  name: string,
+  first: number,
+  trigger: number,
+  reset: () => void,
+): SmallDevice {
+  let value = first;
   return {
     readPort: () => value,
     writePort: (_port, _size, next) => {
       value = next & 2;
-      if ((next & 1) !== 0) reset();
+      if ((next & trigger) !== 0) reset();
+    },
+    reset: () => {
+      value = first;
+    },
+    save: () => ({ value }),
+    restore: (state) => {
+      value = checkState(name, state, { value: 2 }).value & 2;
     },
   };
 }
 
+/** Port 0x92: the A20 gate, which is always open, and fast reset. */
+export function systemControl(reset: () => void): SmallDevice {
+  return resetRegister("system control port", 2, 1, reset);
+}
+
+/** Reset control register of port 0xCF9 (Intel I/O controller hub data sheets): bit 2 resets. */
+export function resetControl(reset: () => void): SmallDevice {
+  return resetRegister("reset control register", 0, 4, reset);
+}
+
 /** As much of an 8042 as resets the machine, opens A20 and passes its self test. */
-export function keyboardController(reset: () => void): PortDevice {
+export function keyboardController(reset: () => void): SmallDevice {
   let answer = -1;
   let command = 0;
   return {
@@ -57,12 +90,25 @@ export function keyboardController(reset: () => void): PortDevice {
         command = 0;
         return;
       }
-      command = value;
+      command = value & 255;
       if (value === 0xaa) answer = 0x55;
       else if (value === 0x20 || value === 0xab) answer = 0;
       else if (value === 0xd0) answer = 3;
       // Commands from 0xF0 on pulse outputs; output 0 is the reset line.
       else if ((value & 0xf1) === 0xf0) reset();
+    },
+    reset: () => {
+      answer = -1;
+      command = 0;
+    },
+    save: () => ({ answer: answer + 1, command }),
+    restore: (state) => {
+      const s = checkState("keyboard controller", state, {
+        answer: 256,
+        command: 255,
+      });
+      answer = s.answer - 1;
+      command = s.command;
     },
   };
 }

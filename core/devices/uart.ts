@@ -1,4 +1,5 @@
 import type { PortDevice } from "../bus.ts";
+import { checkState, type DeviceState } from "./state.ts";
 
 const FIFO = 16;
 const INPUT_LIMIT = 4096;
@@ -145,6 +146,45 @@ export class Uart implements PortDevice {
     this.#irq(
       (this.#mcr & MCR_OUT2) !== 0 && this.#interrupt() !== IIR_NONE,
     );
+  }
+
+  /** Copies the state out. */
+  save(): DeviceState {
+    return {
+      input: [...this.#input],
+      ier: this.#ier,
+      lcr: this.#lcr,
+      mcr: this.#mcr,
+      scratch: this.#scratch,
+      divisor: this.#divisor,
+      fifo: this.#fifo,
+      emptyPending: this.#emptyPending,
+    };
+  }
+
+  /** Takes back what {@linkcode Uart.save} gave. */
+  restore(state: DeviceState): void {
+    const { input } = state;
+    const length = Array.isArray(input) ? input.length : 0;
+    const s = checkState("serial port", state, {
+      input: { length: Math.min(length, INPUT_LIMIT), max: 255 },
+      ier: 15,
+      lcr: 255,
+      mcr: 31,
+      scratch: 255,
+      divisor: 0xffff,
+      fifo: "switch",
+      emptyPending: "switch",
+    });
+    this.#input = s.input;
+    this.#ier = s.ier;
+    this.#lcr = s.lcr;
+    this.#mcr = s.mcr;
+    this.#scratch = s.scratch;
+    this.#divisor = s.divisor;
+    this.#fifo = s.fifo;
+    this.#emptyPending = s.emptyPending;
+    this.#update();
   }
 
   /** Master reset. */

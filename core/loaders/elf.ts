@@ -22,9 +22,12 @@ export interface ElfImage {
   entry: number;
   /** What is to be loaded, in the file's order. */
   segments: LoadSegment[];
+  /** The contents of its note segments. */
+  notes: Uint8Array[];
 }
 
 const PT_LOAD = 1;
+const PT_NOTE = 4;
 const EM_386 = 3;
 const EM_X86_64 = 62;
 const MAX_HEADERS = 1024;
@@ -77,21 +80,27 @@ export function parseElf(image: Uint8Array): ElfImage {
     fail(`program headers are outside the file: ${hex(table)}`);
   }
   const segments: LoadSegment[] = [];
+  const notes: Uint8Array[] = [];
   let start = Number(entry);
   for (let n = 0; n < count; n++) {
     const at = table + n * size;
-    if (view.getUint32(at, true) !== PT_LOAD) continue;
+    const type = view.getUint32(at, true);
+    if (type !== PT_LOAD && type !== PT_NOTE) continue;
     const offset = word(at + (wide ? 8 : 4));
     const address = word(at + (wide ? 24 : 12));
     const fileSize = word(at + (wide ? 32 : 16));
     const memorySize = word(at + (wide ? 40 : 20));
-    if (fileSize > memorySize) {
+    if (type === PT_LOAD && fileSize > memorySize) {
       fail(
         `segment ${n} is larger in the file than in memory: ${hex(fileSize)}`,
       );
     }
     if (!(offset + fileSize <= image.length)) {
       fail(`segment ${n} is outside the file: ${hex(offset)}`);
+    }
+    if (type === PT_NOTE) {
+      notes.push(image.subarray(offset, offset + fileSize));
+      continue;
     }
     if (memorySize === 0) continue;
     // The entry point is a virtual address: it moves with the segment that it lies in.
@@ -106,5 +115,5 @@ export function parseElf(image: Uint8Array): ElfImage {
     });
   }
   if (segments.length === 0) fail("no segment to load");
-  return { bits, entry: start, segments };
+  return { bits, entry: start, segments, notes };
 }

@@ -10,8 +10,15 @@ import { LowMemory } from "../memory_map.ts";
 /** Modes that a guest can be entered in. */
 export type EntryMode = "real" | "protected" | "long";
 
-const CODE = 0x08;
-const DATA = 0x10;
+/** Selectors of the flat segments. */
+export interface Selectors {
+  /** Code. */
+  code: number;
+  /** Data and stack. */
+  data: number;
+}
+
+const SELECTORS: Selectors = { code: 0x08, data: 0x10 };
 
 function segment(selector: number, code: boolean, long: boolean): Segment {
   return {
@@ -56,14 +63,18 @@ function writePageTables(memory: GuestMemory): void {
   }
 }
 
-/** Writes a flat GDT whose selectors 8 and 16 are code and data. */
-function writeGdt(memory: GuestMemory, long: boolean): void {
-  memory.writeU64(LowMemory.Gdt, 0n);
+/** Writes a flat GDT, which ends with the data segment. */
+function writeGdt(
+  memory: GuestMemory,
+  long: boolean,
+  { code, data }: Selectors,
+): void {
+  memory.fill(LowMemory.Gdt, data);
   memory.writeU64(
-    LowMemory.Gdt + 8,
+    LowMemory.Gdt + code,
     long ? 0x00af_9b00_0000_ffffn : 0x00cf_9b00_0000_ffffn,
   );
-  memory.writeU64(LowMemory.Gdt + 16, 0x00cf_9300_0000_ffffn);
+  memory.writeU64(LowMemory.Gdt + data, 0x00cf_9300_0000_ffffn);
 }
 
 /**
@@ -76,6 +87,7 @@ export function enter(
   entry: number,
   mode: EntryMode,
   registers: Partial<Registers> = {},
+  selectors = SELECTORS,
 ): void {
   vcpu.reset();
   if (mode === "real") {
@@ -99,17 +111,17 @@ export function enter(
     return;
   }
   const long = mode === "long";
-  writeGdt(memory, long);
-  const data = segment(DATA, false, long);
+  writeGdt(memory, long, selectors);
+  const data = segment(selectors.data, false, long);
   if (long) writePageTables(memory);
   vcpu.setSystemRegisters({
-    cs: segment(CODE, true, long),
+    cs: segment(selectors.code, true, long),
     ds: data,
     es: data,
     fs: data,
     gs: data,
     ss: data,
-    gdt: { base: BigInt(LowMemory.Gdt), limit: 23 },
+    gdt: { base: BigInt(LowMemory.Gdt), limit: selectors.data + 7 },
     idt: { base: 0n, limit: 0 },
     ...(long
       ? {

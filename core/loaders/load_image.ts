@@ -9,6 +9,13 @@ import {
   type MultibootModule,
   planBootInfo,
 } from "./multiboot.ts";
+import {
+  BOOT_INFO_RANGE,
+  checkMemory,
+  checkPlacement,
+  ENTRY_RANGES,
+  place,
+} from "./placement.ts";
 
 /** How an image is to be loaded. What is not given follows from the image. */
 export interface LoadOptions {
@@ -50,11 +57,7 @@ export function loadImage(
   options: LoadOptions = {},
 ): LoadedImage {
   if (image.length === 0) throw new SyntaxError("Cannot load image: no bytes");
-  if (memory.size < 2 * LowMemory.Extended) {
-    throw new RangeError(
-      `Cannot load image: guest memory is below 2 MiB: ${memory.size}`,
-    );
-  }
+  checkMemory(memory);
   if ((options.modules?.length ?? 0) > MAX_MODULES) {
     throw new RangeError(
       `Cannot load image: too many modules: ${options.modules!.length}`,
@@ -64,7 +67,10 @@ export function loadImage(
   if (multiboot !== undefined) {
     const placed = multiboot.placed ?? elf32(image);
     const entry = options.entry ?? placed.entry;
-    check(memory, placed.segments, entry, BOOT_INFO);
+    checkPlacement(memory, placed.segments, entry, [
+      ...ENTRY_RANGES.protected,
+      BOOT_INFO_RANGE,
+    ]);
     const end = Math.max(
       ...placed.segments.map((segment) => segment.address + segment.size),
     );
@@ -85,7 +91,7 @@ export function loadImage(
     const elf = parseElf(image);
     const mode = elf.bits === 64 ? "long" : "protected";
     const entry = options.entry ?? elf.entry;
-    check(memory, elf.segments, entry, RESERVED[mode]);
+    checkPlacement(memory, elf.segments, entry, ENTRY_RANGES[mode]);
     place(memory, elf.segments);
     enter(memory, vcpu, entry, mode);
     return { kind: elf.bits === 64 ? "elf64" : "elf32", entry, mode };
@@ -95,7 +101,7 @@ export function loadImage(
     (mode === "real" ? 0x7c00 : LowMemory.Extended);
   const entry = options.entry ?? address;
   const segments = [{ address, data: image, size: image.length }];
-  check(memory, segments, entry, RESERVED[mode]);
+  checkPlacement(memory, segments, entry, ENTRY_RANGES[mode]);
   if (mode === "real" && entry >= LowMemory.Extended) {
     throw new RangeError(
       `Cannot load image: entry point 0x${
@@ -116,69 +122,4 @@ function elf32(image: Uint8Array): { entry: number; segments: LoadSegment[] } {
     );
   }
   return elf;
-}
-
-type Range = readonly [number, number];
-
-const GDT: Range = [LowMemory.Gdt, LowMemory.Gdt + 24];
-const BOOT_INFO: readonly Range[] = [
-  GDT,
-  [LowMemory.BootInfo, LowMemory.BootTextEnd],
-];
-/** Where the entry state of each mode lies. */
-const RESERVED: Readonly<Record<EntryMode, readonly Range[]>> = {
-  real: [],
-  protected: [GDT],
-  long: [GDT, [LowMemory.PageTables, LowMemory.PageTablesEnd]],
-};
-
-/** Everything that can be wrong, before the first write. */
-function check(
-  memory: GuestMemory,
-  segments: readonly LoadSegment[],
-  entry: number,
-  reserved: readonly Range[],
-): void {
-  // Segments may overlap, but a file of a few bytes must not cost minutes of filling.
-  const total = segments.reduce((sum, { size }) => sum + size, 0);
-  if (total > memory.size) {
-    throw new RangeError(
-      `Cannot load image: segments are outside guest memory: ${total} bytes in all`,
-    );
-  }
-  for (const segment of segments) {
-    if (
-      !Number.isSafeInteger(segment.address) ||
-      !memory.contains(segment.address, segment.size)
-    ) {
-      throw new RangeError(
-        `Cannot load image: ${segment.size} bytes at 0x${
-          segment.address.toString(16)
-        } are outside guest memory`,
-      );
-    }
-    for (const [start, end] of reserved) {
-      if (segment.address < end && start < segment.address + segment.size) {
-        throw new RangeError(
-          `Cannot load image: 0x${
-            segment.address.toString(16)
-          } overlaps what the loader puts at 0x${start.toString(16)}`,
-        );
-      }
-    }
-  }
-  if (!Number.isSafeInteger(entry) || !memory.contains(entry, 1)) {
-    throw new RangeError(
-      `Cannot load image: entry point 0x${
-        entry.toString(16)
-      } is outside guest memory`,
-    );
-  }
-}
-
-function place(memory: GuestMemory, segments: readonly LoadSegment[]): void {
-  for (const { address, data, size } of segments) {
-    memory.write(address, data);
-    memory.fill(address + data.length, size - data.length);
-  }
 }

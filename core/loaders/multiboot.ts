@@ -5,7 +5,7 @@
  * @module
  */
 import type { GuestMemory } from "../guest_memory.ts";
-import { LowMemory } from "../memory_map.ts";
+import { LowMemory, memoryRegions } from "../memory_map.ts";
 import type { LoadSegment } from "./elf.ts";
 
 const MAGIC = 0x1bad_b002;
@@ -169,19 +169,11 @@ function writeTables(
   u32(20, modules.length);
   u32(24, list);
   const map = info + 0x80;
-  const regions = [
-    [0, LowMemory.ConventionalEnd, 1],
-    [
-      LowMemory.ConventionalEnd,
-      LowMemory.Extended - LowMemory.ConventionalEnd,
-      2,
-    ],
-    [LowMemory.Extended, upper, 1],
-  ] as const;
-  regions.forEach(([base, length, type], n) => {
+  const regions = memoryRegions(memory.size);
+  regions.forEach(({ start, length, type }, n) => {
     const at = map + n * 24;
     memory.writeU32(at, 20);
-    memory.writeU64(at + 4, BigInt(base));
+    memory.writeU64(at + 4, BigInt(start));
     memory.writeU64(at + 12, BigInt(length));
     memory.writeU32(at + 20, type);
   });

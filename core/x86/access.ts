@@ -36,12 +36,27 @@ function checksAlignment(cpu: Cpu): boolean {
 }
 
 function checkAlignment(cpu: Cpu, low: number, size: number): void {
-  // Operands of 10 and more bytes have rules of their own in their families.
-  if (size <= 8 && (low & (size - 1)) !== 0) faultCode(cpu, Vector.AC, 0);
+  // Vectors want 16 bytes at most. Operands of 10 and more than 32 bytes have rules of their own.
+  const wanted = size === 32 ? 16 : size;
+  if ((wanted <= 8 || wanted === 16) && (low & (wanted - 1)) !== 0) {
+    faultCode(cpu, Vector.AC, 0);
+  }
+}
+
+/** #AC if alignment is checked now and an operand with a rule of its own breaks it. */
+export function requireAlignment(cpu: Cpu, low: number, bytes: number): void {
+  if ((low & (bytes - 1)) !== 0 && checksAlignment(cpu)) {
+    faultCode(cpu, Vector.AC, 0);
+  }
 }
 
 /** The linear address `offset` bytes after (low, high): low and, in HIGH, high. */
-function advance(cpu: Cpu, low: number, high: number, offset: number): number {
+export function advance(
+  cpu: Cpu,
+  low: number,
+  high: number,
+  offset: number,
+): number {
   const sum = (low + offset) | 0;
   const carried = (sum >>> 0) < (low >>> 0) ? 1 : 0;
   // Outside 64-bit mode addresses wrap at 4 GiB, and high is 0 for all of them.
@@ -57,6 +72,8 @@ function cpu64(cpu: Cpu): boolean {
 
 /** What a call of the host takes, in instructions. */
 const MMIO_COST = 16;
+/** What the host reads and writes, by its length: no access makes one. */
+const MMIO_DATA = Array.from({ length: 9 }, (_, n) => new Uint8Array(n));
 
 /** Copies RAM or MMIO of one page into linear memory at `to`. */
 function readPhysical(cpu: Cpu, gpa: number, to: number, size: number): void {
@@ -66,11 +83,11 @@ function readPhysical(cpu: Cpu, gpa: number, to: number, size: number): void {
   }
   cpu.spent += MMIO_COST;
   for (let done = 0; done < size;) {
-    const part = Math.min(8, size - done);
-    const data = cpu.u8.subarray(to + done, to + done + part);
+    const data = MMIO_DATA[Math.min(8, size - done)]!;
     data.fill(0xff);
     cpu.host.readMmio(cpu.vcpu, gpa + done, data);
-    done += part;
+    cpu.u8.set(data, to + done);
+    done += data.length;
   }
 }
 
@@ -87,13 +104,10 @@ function writePhysical(
   }
   cpu.spent += MMIO_COST;
   for (let done = 0; done < size;) {
-    const part = Math.min(8, size - done);
-    cpu.host.writeMmio(
-      cpu.vcpu,
-      gpa + done,
-      cpu.u8.slice(from + done, from + done + part),
-    );
-    done += part;
+    const data = MMIO_DATA[Math.min(8, size - done)]!;
+    for (let n = 0; n < data.length; n++) data[n] = cpu.u8[from + done + n]!;
+    cpu.host.writeMmio(cpu.vcpu, gpa + done, data);
+    done += data.length;
   }
   return true;
 }

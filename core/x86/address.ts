@@ -92,7 +92,7 @@ export function linear(
       sumHigh = (high + i[s + SEG_BASE + 1]! +
         ((sum >>> 0) < (low >>> 0) ? 1 : 0)) | 0;
     }
-    if (!canonical(sumHigh)) segmentFault(cpu, seg);
+    if (!canonicalRun(sum, sumHigh, size)) segmentFault(cpu, seg);
     i[EA] = sum;
     i[EA + 1] = sumHigh;
     return;
@@ -116,6 +116,12 @@ export function linear(
   } else if (last > limit) segmentFault(cpu, seg);
   i[EA] = (low + i[s + SEG_BASE]!) | 0;
   i[EA + 1] = 0;
+}
+
+/** Whether `size` bytes from a linear address on are all at canonical addresses. */
+export function canonicalRun(low: number, high: number, size: number): boolean {
+  return canonical(high) &&
+    ((low >>> 0) + size <= 0x1_0000_0000 || canonical((high + 1) | 0));
 }
 
 /** #SS(0) for the stack segment, #GP(0) for any other. */

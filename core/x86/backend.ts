@@ -19,6 +19,7 @@ class InterpreterVm implements Vm {
 
   createVcpu(): Vcpu {
     const vcpu = new InterpreterVcpu(this.#engine, this.#vcpus++);
+    if (this.#vcpus > 1) this.#engine.share();
     vcpu.reset();
     return vcpu;
   }
@@ -39,6 +40,7 @@ export function interpreter(
   return {
     name: "interp",
     tscFrequency: TSC_FREQUENCY,
+    apicMsrs: true,
     supportedCpuid: (): CpuidEntry[] => interpreterCpuid(),
     createVm: (memory: GuestMemory, host: VmHost): Vm =>
       new InterpreterVm(memory, host, clock),

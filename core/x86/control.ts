@@ -36,8 +36,8 @@ const CR0_BITS = Cr.PE | Cr.MP | Cr.EM | Cr.TS | Cr.ET | Cr.NE | Cr.WP |
   Cr.AM | Cr.NW | Cr.CD | Cr.PG;
 /** CR4 bits of features that CPUID shows. */
 const CR4_BITS = Cr.TSD | Cr.DE | Cr.PSE | Cr.PAE | Cr.MCE | Cr.PGE | Cr.PCE |
-  Cr.OSFXSR | Cr.OSXMMEXCPT | Cr.UMIP | Cr.FSGSBASE | Cr.PCIDE | Cr.SMEP |
-  Cr.SMAP;
+  Cr.OSFXSR | Cr.OSXMMEXCPT | Cr.OSXSAVE | Cr.UMIP | Cr.FSGSBASE | Cr.PCIDE |
+  Cr.SMEP | Cr.SMAP;
 
 /** Sets CR0 with all its checks. */
 export function setCr0(cpu: Cpu, value: number): void {
@@ -165,6 +165,7 @@ export function writeControl(
     case 8:
       if (high !== 0 || (low & ~15) !== 0) gp0(cpu);
       i[CR8] = low;
+      cpu.host.setTaskPriority?.(cpu.vcpu, low);
       return;
     default:
       undefinedOpcode(cpu);
@@ -235,6 +236,13 @@ export function setXcr0(cpu: Cpu, low: number, high: number): void {
     gp0(cpu);
   }
   cpu.i32[XCR0] = low;
+  updateMode(cpu);
+}
+
+/** Bytes of the XSAVE area that has room for components (bits as in XCR0), compacted or not. */
+export function saveAreaSize(components: number): number {
+  // Legacy region and header, and the upper halves of 16 YMM registers.
+  return (components & 4) !== 0 ? 832 : 576;
 }
 
 /** #UD unless CR4.OSXSAVE is set. */

@@ -38,6 +38,8 @@ export class Cpu {
    * loop: a guest that does nothing else must not stretch its slice.
    */
   spent = 0;
+  /** What PAUSE takes off that budget: something where vCPUs share the thread. */
+  pauseCost = 0;
   /**
    * Set by what clears TF and enters other code: INT n, SYSCALL. No single-step trap follows it.
    */

@@ -21,6 +21,8 @@ import {
   R_OP,
   REC_WORDS,
   Seg,
+  VEC_B,
+  X87_B,
   ZERO,
 } from "./layout.ts";
 import type { Fetch } from "./fetch.ts";
@@ -29,10 +31,12 @@ import {
   Mandatory,
   type OpcodeTable,
   type Operand,
+  type OperandKind,
   OpMap,
 } from "./opcode_table.ts";
 import { Hot } from "./hot.ts";
 import { checkedBranch, invalid } from "./ops_near.ts";
+import { unavailable } from "./simd.ts";
 
 /** Most instructions in a block; bounds the work between looks at events. */
 const BLOCK_LIMIT = 48;
@@ -60,6 +64,7 @@ export class Decoder {
   readonly #fetch: Fetch;
   readonly #checkedBranch: number;
   readonly #invalid: number;
+  readonly #unavailable: number;
   readonly #p: Prefixes = {
     operand: false,
     address: false,
@@ -77,6 +82,7 @@ export class Decoder {
     this.#fetch = fetch;
     this.#checkedBranch = table.number(checkedBranch);
     this.#invalid = table.number(invalid);
+    this.#unavailable = table.number(unavailable);
   }
 
   /**
@@ -193,6 +199,10 @@ export class Decoder {
       (form.protectedOnly &&
         (mode & (Mode.Protected | Mode.V86)) !== Mode.Protected)
     ) return this.#undefined(pc, offset);
+    if ((form.needs & ~mode) !== 0) {
+      i[pc + R_IMM] = form.needs;
+      return this.#raising(pc, offset, this.#unavailable);
+    }
 
     const wide = (p.rex & 8) !== 0;
     let size: number;
@@ -223,7 +233,7 @@ export class Decoder {
     i[pc + R_DISP] = 0;
     let ripRelative = false;
     const memory = form.hasModrm && modrm < 0xc0 &&
-      form.operands.some((operand) => "EMR".includes(operand.kind));
+      form.operands.some((operand) => "EMRWQ".includes(operand.kind));
     if (memory) ripRelative = this.#memory(pc, modrm, mode, addressSize);
     else {
       // String instructions and the like ask for segment and address size.
@@ -246,9 +256,12 @@ export class Decoder {
         case "E":
         case "M":
         case "R":
+        case "W":
+        case "Q":
           if (!memory) {
             if (operand.kind === "M") return this.#undefined(pc, offset);
             address = this.#register(
+              operand.kind,
               (modrm & 7) | ((p.rex & 1) << 3),
               bytes,
             );
@@ -256,26 +269,42 @@ export class Decoder {
             meta |= Meta.Memory | ((bytes - 1) << Meta.SizeShift) |
               (n === 0 ? Meta.MemoryIsA : 0) |
               (operand.write ? Meta.Write : 0) |
-              (operand.write && operand.read ? Meta.Modify : 0);
+              (operand.write && operand.read ? Meta.Modify : 0) |
+              (operand.aligned ? Meta.Aligned : 0);
           }
           break;
+        case "U":
+        case "N":
+          if (modrm < 0xc0) return this.#undefined(pc, offset);
+          // falls through
         case "F":
-          address = this.#register((modrm & 7) | ((p.rex & 1) << 3), bytes);
+          address = this.#register(
+            operand.kind,
+            (modrm & 7) | ((p.rex & 1) << 3),
+            bytes,
+          );
           break;
         case "G":
+        case "V":
+        case "P":
           address = this.#register(
+            operand.kind,
             ((modrm >>> 3) & 7) | ((p.rex & 4) << 1),
             bytes,
           );
           break;
         case "Z":
           address = this.#register(
+            "Z",
             (opcode & 7) | ((p.rex & 1) << 3),
             bytes,
           );
           break;
         case "B":
-          i[pc + R_IMM] = p.vvvv * 8;
+          i[pc + R_IMM] = (p.vvvv & (long ? 15 : 7)) * 8;
+          break;
+        case "H":
+          i[pc + R_IMM + 1] = VEC_B + 16 * (p.vvvv & (long ? 15 : 7));
           break;
         case "S":
           if (((modrm >>> 3) & 7) > Seg.GS) return this.#undefined(pc, offset);
@@ -284,6 +313,9 @@ export class Decoder {
         case "C":
         case "D":
           i[pc + R_IMM + 1] = ((modrm >>> 3) & 7) | ((p.rex & 4) << 1);
+          break;
+        case "X":
+          i[pc + R_IMM] = ((opcode & 7) << 8) | modrm;
           break;
         case "cc":
           i[pc + R_IMM + 1] = opcode & 15;
@@ -362,9 +394,13 @@ export class Decoder {
 
   /** An undefined opcode is an instruction too: one that raises #UD when it is reached. */
   #undefined(pc: number, offset: number): boolean {
+    return this.#raising(pc, offset, this.#invalid);
+  }
+
+  #raising(pc: number, offset: number, op: number): boolean {
     const i = this.#cpu.i32;
     const length = this.#fetch.position - offset;
-    i[pc + R_OP] = this.#invalid;
+    i[pc + R_OP] = op;
     i[pc + R_META] = offset | (length << Meta.LengthShift) | Meta.Ends;
     return true;
   }
@@ -385,7 +421,6 @@ export class Decoder {
     }
     p.rex = long ? rex : rex & 8;
     p.vvvv = (~byte >>> 3) & 15;
-    if (!long) p.vvvv &= 7;
     p.vexL = (byte >>> 2) & 1;
     const pp = byte & 3;
     p.operand = pp === 1;
@@ -393,7 +428,14 @@ export class Decoder {
     return map >= 1 && map <= 3 ? map + 3 : -1;
   }
 
-  #register(number: number, bytes: number): number {
+  #register(kind: OperandKind, number: number, bytes: number): number {
+    if (kind === "V" || kind === "W" || kind === "U") {
+      return VEC_B + 16 * number;
+    }
+    // REX does not count.
+    if (kind === "P" || kind === "Q" || kind === "N") {
+      return X87_B + 16 * (number & 7);
+    }
     if (bytes === 1 && this.#p.rex === 0 && number >= 4 && number < 8) {
       return (number - 4) * 8 + 1;
     }
@@ -456,10 +498,8 @@ export class Decoder {
         const sib = fetch.byte();
         low = sib & 7;
         const x = ((sib >>> 3) & 7) | ((p.rex & 2) << 2);
-        if (x !== 4) {
-          index = 2 * x;
-          scale = sib >>> 6;
-        }
+        if (x !== 4) index = 2 * x;
+        scale = sib >>> 6;
       }
       if (mod === 0 && low === 5) {
         disp = fetch.dword();
@@ -521,9 +561,12 @@ function matches(
   if (form.mod !== "" && (form.mod === "r") !== (modrm >= 0xc0)) return false;
   if (long ? form.no64 : form.only64) return false;
   if (form.w >= 0 && form.w !== ((p.rex >>> 3) & 1)) return false;
-  if (p.vvvv >= 0 && p.vexL !== 0) return false;
+  if (form.l >= 0 && form.l !== p.vexL) return false;
+  if (form.vsib && (modrm >= 0xc0 || (modrm & 7) !== 4)) return false;
   // VEX.vvvv must be 1111 where it names no operand.
-  if (p.vvvv > 0 && !form.operands.some((x) => x.kind === "B")) return false;
+  if (
+    p.vvvv > 0 && !form.operands.some((x) => x.kind === "B" || x.kind === "H")
+  ) return false;
   switch (form.prefix) {
     case Mandatory.None:
       return p.rep === 0 && !p.operand;

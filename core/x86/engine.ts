@@ -16,6 +16,9 @@ import { flushTlb } from "./paging.ts";
 import { opcodeTable } from "./tables.ts";
 import type { InterpreterVcpu } from "./vcpu.ts";
 
+/** What PAUSE costs among vCPUs that share the thread, in instructions: some of them are a turn. */
+const PAUSE_COST = 5000;
+
 /** What the vCPUs of a VM share: linear memory, decoded code, and the loop. */
 export class Engine {
   readonly #cpu: Cpu;
@@ -23,6 +26,7 @@ export class Engine {
   readonly #memory: GuestMemory;
   readonly #onWrite: (gpa: number, length: number) => void;
   #active: InterpreterVcpu | undefined;
+  #executing = false;
 
   constructor(memory: GuestMemory, host: VmHost, clock: () => number) {
     this.#memory = memory;
@@ -38,12 +42,21 @@ export class Engine {
     memory.addWriteListener(this.#onWrite);
   }
 
-  /** Brings a vCPU's state into linear memory. */
+  /**
+   * Brings a vCPU's state into linear memory.
+   *
+   * @throws {Error} If another one is executing.
+   */
   activate(vcpu: InterpreterVcpu): Cpu {
     const cpu = this.#cpu;
     if (this.#active === vcpu) return cpu;
-    this.#active?.state.set(cpu.u8.subarray(0, STATE_BYTES));
-    cpu.u8.set(vcpu.state);
+    if (this.#executing) {
+      throw new Error(
+        `Cannot use vCPU ${vcpu.id}: vCPU ${cpu.vcpu} is running`,
+      );
+    }
+    this.#active?.state.set(cpu.i32.subarray(0, STATE_BYTES >> 2));
+    cpu.i32.set(vcpu.state);
     this.#active = vcpu;
     cpu.vcpu = vcpu.id;
     cpu.cpuid = vcpu.cpuid;
@@ -51,6 +64,26 @@ export class Engine {
     updateMode(cpu);
     flushTlb(cpu);
     return cpu;
+  }
+
+  /** There are several vCPUs. */
+  share(): void {
+    this.#cpu.pauseCost = PAUSE_COST;
+  }
+
+  /** The words of a vCPU's state where they are now. */
+  words(vcpu: InterpreterVcpu): Int32Array<ArrayBuffer> {
+    return this.#active === vcpu ? this.#cpu.i32 : vcpu.state;
+  }
+
+  /** The CPU if a vCPU's state is in linear memory. */
+  ifActive(vcpu: InterpreterVcpu): Cpu | undefined {
+    return this.#active === vcpu ? this.#cpu : undefined;
+  }
+
+  /** The clock that the TSC follows. */
+  get clock(): () => number {
+    return this.#cpu.clock;
   }
 
   /** Puts the host's debugging of the active vCPU in force. */
@@ -69,7 +102,12 @@ export class Engine {
 
   /** Executes about `budget` instructions of the active vCPU; returns how many. */
   execute(budget: number): number {
-    return execute(this.#cpu, this.#blocks, opcodeTable().handlers, budget);
+    this.#executing = true;
+    try {
+      return execute(this.#cpu, this.#blocks, opcodeTable().handlers, budget);
+    } finally {
+      this.#executing = false;
+    }
   }
 
   /** Lets go of guest RAM. */

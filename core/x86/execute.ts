@@ -10,10 +10,10 @@
  * @module
  */
 import { commit, readAddress, writeAddress } from "./access.ts";
-import { linearOf, segmentFault, segmentOf } from "./address.ts";
+import { canonicalRun, linearOf, segmentFault, segmentOf } from "./address.ts";
 import type { Blocks } from "./blocks.ts";
 import type { Cpu } from "./cpu.ts";
-import { FAULT } from "./fault.ts";
+import { FAULT, gp0 } from "./fault.ts";
 import { carry, condition } from "./flags.ts";
 import {
   flagsOfAdc32,
@@ -74,12 +74,21 @@ function operandAddress(
 ): number {
   const meta = cpu.i32[pc + R_META]!;
   const size = ((meta >>> Meta.SizeShift) & Meta.SizeMask) + 1;
-  if ((cpu.i32[MODE]! & Mode.Long) !== 0 && !canonical(high)) {
-    segmentFault(cpu, segmentOf(cpu, pc));
-  }
+  if (
+    (cpu.i32[MODE]! & Mode.Long) !== 0
+      ? !canonicalRun(low, high, size)
+      // A flat segment ends at 4 GiB; others have been looked at, and their bases moved the address.
+      : isFlat(cpu, pc) && (low >>> 0) + size > 0x1_0000_0000
+  ) segmentFault(cpu, segmentOf(cpu, pc));
+  if ((meta & Meta.Aligned) !== 0 && (low & (size - 1)) !== 0) gp0(cpu);
   return (meta & Meta.Write) !== 0
     ? writeAddress(cpu, low, high, size, (meta & Meta.Modify) !== 0)
     : readAddress(cpu, low, high, size);
+}
+
+function isFlat(cpu: Cpu, pc: number): boolean {
+  const kind = (cpu.i32[pc + R_MEM]! >>> Mem.KindShift) & Mem.KindMask;
+  return kind === MemKind.Flat32;
 }
 
 /** Sets RIP to `offset` bytes after the start of the block. */
@@ -964,6 +973,8 @@ export function execute(
                 continue outer;
 
               default:
+                // Registers are aligned, so are copies.
+                if (meta < 0 && ((a | b) & 15) !== 0) gp0(cpu);
                 if ((meta & Meta.Ends) !== 0) {
                   setRip(
                     i,

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { load16, load32, load64, readSystem } from "./access.ts";
-import { linear } from "./address.ts";
+import { load16, load32, readSystem } from "./access.ts";
+import { linearOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { FAULT, faultCode, gp0, Vector } from "./fault.ts";
 import { setArithmeticFlags } from "./flags.ts";
@@ -507,29 +507,17 @@ function returnToV86(
   updateMode(cpu);
 }
 
-/** A far pointer in memory: offset of `size` bytes low word, HIGH, and the selector behind it. */
+/** The far pointer that a memory operand names: an offset of 2 or 4 bytes, and the selector behind it. */
 export function loadFarPointer(
   cpu: Cpu,
-  seg: number,
-  low: number,
-  high: number,
+  pc: number,
   size: number,
-): { low: number; high: number; selector: number } {
-  linear(cpu, seg, low, high, size + 2, false);
-  const at = cpu.i32[EA]!, atHigh = cpu.i32[EA + 1]!;
-  const end = (at + size) | 0;
-  const endHigh = (end >>> 0) < (at >>> 0) && atHigh !== 0
-    ? (atHigh + 1) | 0
-    : atHigh;
-  const selector = load16(cpu, end, endHigh);
-  const offset = size === 8
-    ? load64(cpu, at, atHigh)
-    : size === 4
-    ? load32(cpu, at, atHigh)
-    : load16(cpu, at, atHigh);
-  return {
-    low: offset,
-    high: size === 8 ? cpu.i32[HIGH]! : 0,
-    selector,
-  };
+): { low: number; selector: number } {
+  const i = cpu.i32;
+  linearOf(cpu, pc, size, false);
+  const low = size === 4
+    ? load32(cpu, i[EA]!, i[EA + 1]!)
+    : load16(cpu, i[EA]!, i[EA + 1]!);
+  linearOf(cpu, pc, 2, false, size);
+  return { low, selector: load16(cpu, i[EA]!, i[EA + 1]!) };
 }

@@ -1,4 +1,5 @@
 import type { CpuidEntry } from "../backend.ts";
+import { saveAreaSize } from "./control.ts";
 import { PHYSICAL_BITS } from "./paging.ts";
 import { SIGNATURE } from "./reset.ts";
 
@@ -21,8 +22,8 @@ const BRAND = "syndbg interpreted x86-64 processor".padEnd(48, "\0");
  * volume 3, appendix E), whose flags and SYSCALL it has.
  */
 export function interpreterCpuid(): CpuidEntry[] {
-  // FPU, MMX and SSE bits join these when their families are complete.
   const basicEdx = bits(
+    0, // FPU
     2, // DE
     3, // PSE
     4, // TSC
@@ -36,6 +37,10 @@ export function interpreterCpuid(): CpuidEntry[] {
     16, // PAT
     17, // PSE-36
     19, // CLFSH
+    23, // MMX
+    24, // FXSR
+    25, // SSE
+    26, // SSE2
   );
   const vendor = "AuthenticAMD";
   const none = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
@@ -58,10 +63,20 @@ export function interpreterCpuid(): CpuidEntry[] {
       eax: SIGNATURE,
       ebx: 8 << 8, // CLFLUSH of 64 bytes
       ecx: bits(
+        0, // SSE3
+        1, // PCLMULQDQ
+        9, // SSSE3
+        12, // FMA
         13, // CX16
         17, // PCID
+        19, // SSE4.1
+        20, // SSE4.2
         22, // MOVBE
         23, // POPCNT
+        25, // AES
+        26, // XSAVE
+        28, // AVX
+        29, // F16C
       ),
       edx: basicEdx,
     },
@@ -72,6 +87,7 @@ export function interpreterCpuid(): CpuidEntry[] {
       ebx: bits(
         0, // FSGSBASE
         3, // BMI1
+        5, // AVX2
         7, // SMEP
         8, // BMI2
         10, // INVPCID
@@ -79,6 +95,7 @@ export function interpreterCpuid(): CpuidEntry[] {
         20, // SMAP
         23, // CLFLUSHOPT
         24, // CLWB
+        29, // SHA
       ),
       ecx: bits(
         2, // UMIP
@@ -86,7 +103,27 @@ export function interpreterCpuid(): CpuidEntry[] {
       ),
       edx: 0,
     },
-    { leaf: 0xd, subleaf: 0, ...none },
+    // XSAVE: components x87, SSE and AVX. EBX follows XCR0; this is what it is after RESET.
+    {
+      leaf: 0xd,
+      subleaf: 0,
+      ...none,
+      eax: 7,
+      ebx: saveAreaSize(1),
+      ecx: saveAreaSize(7),
+    },
+    {
+      leaf: 0xd,
+      subleaf: 1,
+      ...none,
+      eax: bits(
+        0, // XSAVEOPT
+        1, // XSAVEC
+        2, // XGETBV with ECX 1
+      ),
+      ebx: saveAreaSize(1),
+    },
+    { leaf: 0xd, subleaf: 2, ...none, eax: 256, ebx: 576 },
     { leaf: 0x8000_0000, eax: 0x8000_0008, ...name },
     {
       leaf: 0x8000_0001,
@@ -98,9 +135,10 @@ export function interpreterCpuid(): CpuidEntry[] {
         8, // PREFETCHW
       ),
       // AMD repeats the basic bits here.
-      edx: (basicEdx & ~bits(11, 19)) + bits(
+      edx: (basicEdx & ~bits(11, 19, 25, 26)) + bits(
         11, // SYSCALL
         20, // NX
+        22, // AMD's MMX extensions, which SSE brought too
         27, // RDTSCP
         29, // long mode
       ),
@@ -111,6 +149,11 @@ export function interpreterCpuid(): CpuidEntry[] {
     { leaf: 0x8000_0005, ...none },
     { leaf: 0x8000_0006, ...none },
     { leaf: 0x8000_0007, ...none, edx: bits(8) }, // invariant TSC
-    { leaf: 0x8000_0008, ...none, eax: PHYSICAL_BITS | (48 << 8) },
+    {
+      leaf: 0x8000_0008,
+      ...none,
+      eax: PHYSICAL_BITS | (48 << 8),
+      ebx: bits(2), // RstrFpErrPtrs: FXRSTOR always loads the x87's pointers
+    },
   ];
 }

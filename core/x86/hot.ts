@@ -103,13 +103,13 @@ function conditional(): OpDef[] {
         code: byte(0x70 + cc),
         operands: "Jb",
         run: Hot.JCC + cc,
-        flags: "f64",
+        flags: "d64",
       },
       {
         code: `0F ${byte(0x80 + cc)}`,
         operands: "Jz",
         run: Hot.JCC + cc,
-        flags: "f64",
+        flags: "d64",
       },
       { code: `0F ${byte(0x90 + cc)}`, operands: "=Eb cc", run: Hot.SETCC },
       {
@@ -190,9 +190,9 @@ export function hotOps(): OpDef[] {
       code: "E8",
       operands: "Jz",
       run: { 16: Hot.CALL32, 32: Hot.CALL32, 64: Hot.CALL64 },
-      flags: "f64 ends",
+      flags: "d64 ends",
     },
-    { code: "EB", operands: "Jb", run: Hot.JMP, flags: "f64 ends" },
-    { code: "E9", operands: "Jz", run: Hot.JMP, flags: "f64 ends" },
+    { code: "EB", operands: "Jb", run: Hot.JMP, flags: "d64 ends" },
+    { code: "E9", operands: "Jz", run: Hot.JMP, flags: "d64 ends" },
   ];
 }

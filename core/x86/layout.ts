@@ -134,8 +134,27 @@ export const MSR_XSS = XCR0 + 4;
 export const VEC_B = 0x500;
 /** MXCSR. */
 export const MXCSR = 0x700 >> 2;
-/** x87 state, byte offset; laid out in its family's file. */
+/**
+ * x87 registers, byte offset: 8 physical ones of 16 bytes, the significand's 8 first (the MMX register of
+ * the same number), then sign and exponent in 2.
+ */
 export const X87_B = 0x740;
+/** x87 control word. */
+export const FCW = (X87_B + 128) >> 2;
+/** x87 status word, the top of the stack in it. */
+export const FSW = FCW + 1;
+/** A set bit n: physical x87 register n is not empty. */
+export const FTW = FCW + 2;
+/** Low 11 bits of the last x87 instruction's opcode: 3 of the first byte, then ModRM. */
+export const FOP = FCW + 3;
+/** Offset of the last x87 instruction, two words. */
+export const FIP = FCW + 4;
+/** Offset of the last x87 operand in memory, two words. */
+export const FDP = FCW + 6;
+/** Selectors that go with these offsets. */
+export const FCS = FCW + 8;
+/** Data selector. */
+export const FDS = FCW + 9;
 /** End of the state of one vCPU; this many bytes are swapped between vCPUs. */
 export const STATE_BYTES = 0x1000;
 
@@ -177,6 +196,9 @@ export const SAVED_WORDS = 137;
 export const SCRATCH_B = 0x1600;
 /** Second scratch, for handlers that need an operand of their own. */
 export const TEMP_B = 0x1680;
+
+/** Third scratch of 64 bytes: results of VEX-encoded instructions before they go to a register. */
+export const VEX_B = 0x16c0;
 
 /** Entries in one TLB. */
 export const TLB_ENTRIES = 2048;
@@ -266,6 +288,8 @@ export const Meta = {
   Repne: 1 << 29,
   /** The written operand is read as well. */
   Modify: 1 << 30,
+  /** The memory operand must be aligned to 16 bytes; the sign, so that looking is cheap. */
+  Aligned: 1 << 31,
 } as const;
 
 /** Bits of {@linkcode R_MEM}. */
@@ -351,6 +375,14 @@ export const Mode = {
   Single: 128,
   /** EFER.LMA. */
   LongActive: 256,
+  /** Instructions on MMX registers run: neither CR0.EM nor CR0.TS is set. */
+  Mmx: 512,
+  /** Those on XMM registers run: CR4.OSFXSR is set as well. */
+  Sse: 1024,
+  /**
+   * VEX-encoded ones run: protected mode, CR4.OSXSAVE, SSE and AVX state in XCR0, not CR0.TS.
+   */
+  Avx: 2048,
 } as const;
 
 /** How to compute arithmetic flags from operands and result. */

@@ -2,6 +2,7 @@ import type { Cpu } from "./cpu.ts";
 import {
   Attr,
   CR0,
+  CR4,
   EFER,
   EFLAGS,
   Flag,
@@ -14,12 +15,16 @@ import {
   SEG_LIMIT,
   SEG_WORDS,
   SHADOW,
+  XCR0,
 } from "./layout.ts";
 import { Cr, selectTlb } from "./paging.ts";
 import { debugControl } from "./watch.ts";
 
 const CS_ATTR = SEG + Seg.CS * SEG_WORDS + SEG_ATTR;
 const SS_ATTR = SEG + Seg.SS * SEG_WORDS + SEG_ATTR;
+
+/** XCR0 bits for XMM registers and the upper halves of YMM registers. */
+export const YMM_STATE = 6;
 
 /** Base 0, limit 4 GiB, usable. */
 function spansAll(i: Int32Array, seg: number): boolean {
@@ -59,6 +64,15 @@ export function updateMode(cpu: Cpu): void {
   if ((i[CR0]! & Cr.PE) !== 0) {
     mode |= Mode.Protected;
     if ((flags & Flag.VM) !== 0) mode |= Mode.V86;
+  }
+  if (
+    (mode & (Mode.Protected | Mode.V86)) === Mode.Protected &&
+    (i[CR0]! & Cr.TS) === 0 && (i[CR4]! & Cr.OSXSAVE) !== 0 &&
+    (i[XCR0]! & YMM_STATE) === YMM_STATE
+  ) mode |= Mode.Avx;
+  if ((i[CR0]! & (Cr.EM | Cr.TS)) === 0) {
+    mode |= Mode.Mmx;
+    if ((i[CR4]! & Cr.OSFXSR) !== 0) mode |= Mode.Sse;
   }
   if (
     (flags & Flag.TF) !== 0 || i[SHADOW] !== 0 || cpu.hostStep ||

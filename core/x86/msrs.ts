@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { MsrResult } from "../backend.ts";
 import type { Cpu } from "./cpu.ts";
 import {
   EFER,
@@ -34,11 +35,15 @@ const TWO32 = 0x1_0000_0000;
 const FS_BASE = SEG + Seg.FS * SEG_WORDS + SEG_BASE;
 const GS_BASE = SEG + Seg.GS * SEG_WORDS + SEG_BASE;
 
-/** The TSC: `out[0]` low, `out[1]` high word, unsigned. */
+/** The TSC of the running vCPU: `out[0]` low, `out[1]` high word, unsigned. */
 export function readTsc(cpu: Cpu, out: Uint32Array): void {
-  const i = cpu.i32;
+  tscOf(cpu.i32, cpu.clock(), out);
+}
+
+/** The TSC of the vCPU whose state is in `i` at a time of the clock. */
+export function tscOf(i: Int32Array, time: number, out: Uint32Array): void {
   // The clock stays far below 2^53; the offset is any 64-bit number.
-  const now = Math.floor(cpu.clock());
+  const now = Math.floor(time);
   const low = (now % TWO32) + (i[TSC_OFFSET]! >>> 0);
   out[0] = low >= TWO32 ? low - TWO32 : low;
   out[1] = Math.floor(now / TWO32) + i[TSC_OFFSET + 1]! +
@@ -104,10 +109,11 @@ function constant(index: number): number {
   switch (index) {
     case 0xfe: // IA32_MTRRCAP: 8 variable ranges, fixed ranges, WC
       return 0x508;
+    case 0xc001_0015: // HWCR: the TSC counts at the frequency of P0
+      return 0x100_0000;
     case 0x17: // IA32_PLATFORM_ID
     case 0x8b: // IA32_BIOS_SIGN_ID
     case 0x179: // IA32_MCG_CAP: no banks
-    case 0xc001_0015: // HWCR
     case 0xc001_001f: // NB_CFG
     case 0xc001_0010: // SYSCFG
     case 0xc001_1029: // DE_CFG
@@ -149,6 +155,21 @@ export function readOwnMsr(
   out[0] = value;
   out[1] = 0;
   return true;
+}
+
+/** Reserved bits of IA32_APIC_BASE, and the one that switches x2APIC mode on. */
+const APIC_BASE_RESERVED = 0x2ff;
+const APIC_BASE_X2APIC = 0x400;
+
+/** IA32_APIC_BASE: the local APIC is the host's, which has a say. */
+function apicBaseAllowed(cpu: Cpu, low: number, high: number): boolean {
+  if (
+    (high >>> (PHYSICAL_BITS - 32)) !== 0 || (low & APIC_BASE_RESERVED) !== 0
+  ) return false;
+  const { host, vcpu } = cpu;
+  const result = host.writeMsr(vcpu, 0x1b, low >>> 0, high >>> 0);
+  return result === MsrResult.Handled ||
+    (result === MsrResult.Unknown && (low & APIC_BASE_X2APIC) === 0);
 }
 
 /** What {@linkcode writeOwnMsr} made of a write. */
@@ -193,10 +214,7 @@ export function guestWriteOwnMsr(
       }
       break;
     case 0x1b:
-      // No local APIC yet that could be moved: bits as they are, address within range.
-      if ((high >>> (PHYSICAL_BITS - 32)) !== 0 || (low & 0x6ff) !== 0) {
-        return OwnMsr.Refused;
-      }
+      if (!apicBaseAllowed(cpu, low, high)) return OwnMsr.Refused;
       break;
   }
   return writeOwnMsr(cpu, index, low, high) ? OwnMsr.Done : OwnMsr.Unknown;

@@ -1,4 +1,5 @@
 import { undefinedOpcode } from "./fault.ts";
+import { Mode } from "./layout.ts";
 import type { Action, Handler, OpDef } from "./opcode.ts";
 
 /** Opcode maps. */
@@ -32,6 +33,14 @@ export type OperandKind =
   | "C"
   | "D"
   | "O"
+  | "X"
+  | "V"
+  | "W"
+  | "U"
+  | "P"
+  | "Q"
+  | "N"
+  | "H"
   | "cc"
   | "fixed"
   | "1";
@@ -45,6 +54,8 @@ export interface Operand {
   readonly write: boolean;
   /** Of immediates: sign-extended from `size` bytes. `fixed`: byte address of the register. */
   readonly detail: number;
+  /** Where it is in memory: aligned to 16 bytes. */
+  readonly aligned?: boolean;
 }
 
 /** A parsed line of the opcode tables. */
@@ -69,6 +80,12 @@ export interface Form {
   readonly protectedOnly: boolean;
   readonly d64: boolean;
   readonly f64: boolean;
+  /** VEX.L wanted, or -1. */
+  readonly l: number;
+  /** The memory operand has a vector of indices. */
+  readonly vsib: boolean;
+  /** {@linkcode Mode.Mmx}, Sse or Avx if the instruction needs it, else 0. */
+  readonly needs: number;
 }
 
 const SIZES: Record<string, number> = {
@@ -80,6 +97,10 @@ const SIZES: Record<string, number> = {
   z: 0,
   y: -1,
   dq: 16,
+  qq: 32,
+  xx: 32,
+  x: 16,
+  u: 16,
   "": -2,
   a: -2,
   p: -2,
@@ -110,16 +131,16 @@ function parseOperand(text: string): Operand {
   if (name === "Iz") return { kind: "I", size: -4, read, write, detail: 1 };
   const kind = name[0] as OperandKind;
   const size = SIZES[name.slice(1)];
-  if (size === undefined || !"EMRFGZBIAJSCDO".includes(kind)) {
+  if (size === undefined || !"EMRFGZBIAJSCDOXVWUPQNH".includes(kind)) {
     throw new SyntaxError(`Cannot parse operand: ${text}`);
   }
   if (kind === "J") {
     return { kind, size: name === "Jb" ? 1 : -4, read, write, detail: 1 };
   }
-  return { kind, size, read, write, detail: 0 };
+  return { kind, size, read, write, detail: 0, aligned: name[1] === "x" };
 }
 
-const MODRM_KINDS = "EMRFGSCD";
+const MODRM_KINDS = "EMRFGSCDXVWUPQN";
 
 function mapOf(bytes: string[], vex: boolean): number {
   if (bytes[0] !== "0F") {
@@ -178,9 +199,11 @@ export class OpcodeTable {
     const words = def.code.split(" ");
     let prefix: number = Mandatory.Any;
     let vex = false;
+    let l = -1;
     if (words[0]!.startsWith("VEX")) {
       const parts = words.shift()!.split(".");
       vex = true;
+      l = parts.includes("L0") ? 0 : parts.includes("L1") ? 1 : -1;
       prefix = parts.includes("66")
         ? Mandatory.P66
         : parts.includes("F3")
@@ -232,7 +255,7 @@ export class OpcodeTable {
       mod,
       w,
       hasModrm: reg >= 0 || modrm >= 0 || mod !== "" ||
-        operands.some((operand) => MODRM_KINDS.includes(operand.kind)),
+        uses(operands, MODRM_KINDS),
       operands,
       run: typeof run === "object"
         ? [
@@ -248,12 +271,25 @@ export class OpcodeTable {
       protectedOnly: flags.includes(" protected "),
       d64: flags.includes(" d64 "),
       f64: flags.includes(" f64 "),
+      l,
+      vsib: flags.includes(" vsib "),
+      needs: vex && (flags.includes(" avx ") || uses(operands, "VWU"))
+        ? Mode.Avx
+        : flags.includes(" sse ") || uses(operands, "VWU")
+        ? Mode.Sse
+        : flags.includes(" mmx ") || uses(operands, "PQN")
+        ? Mode.Mmx
+        : 0,
     };
     for (let n = 0; n < registers; n++) {
       const at = map * 256 + opcode + n;
       (this.#forms[at] ??= []).push(form);
     }
   }
+}
+
+function uses(operands: readonly Operand[], kinds: string): boolean {
+  return operands.some((operand) => kinds.includes(operand.kind));
 }
 
 function rank(form: Form): number {

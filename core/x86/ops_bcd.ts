@@ -1,11 +1,17 @@
 /**
- * Decimal adjustment. Undefined flags are AMD's: OF is cleared, and AAA and AAS set SF, ZF and PF by AL.
+ * Decimal adjustment. Flags that the SDM leaves undefined are what AMD's Zen processors give: those of the
+ * addition or subtraction that the instruction makes, to AX in AAA and AAS, else to AL.
  *
  * @module
  */
 import type { Cpu } from "./cpu.ts";
 import { fault, Vector } from "./fault.ts";
-import { arithmeticFlags, resultFlags32, setArithmeticFlags } from "./flags.ts";
+import {
+  arithmeticFlags,
+  parity,
+  resultFlags32,
+  setArithmeticFlags,
+} from "./flags.ts";
 import { Flag } from "./layout.ts";
 import type { OpDef } from "./opcode.ts";
 
@@ -13,18 +19,39 @@ function signed8(value: number): number {
   return (value << 24) >> 24;
 }
 
+/** OF of x + y = result, where `sign` is the highest bit. */
+function overflowOfAdd(
+  x: number,
+  y: number,
+  result: number,
+  sign = 0x80,
+): number {
+  return ((x ^ result) & (y ^ result) & sign) !== 0 ? Flag.OF : 0;
+}
+
+/** OF of x - y = result. */
+function overflowOfSubtract(
+  x: number,
+  y: number,
+  result: number,
+  sign = 0x80,
+): number {
+  return ((x ^ y) & (x ^ result) & sign) !== 0 ? Flag.OF : 0;
+}
+
 function adjust(cpu: Cpu, sign: number): void {
   const flags = arithmeticFlags(cpu);
-  const al = cpu.u8[0]!;
-  const carry = (al & 15) > 9 || (flags & Flag.AF) !== 0;
-  if (carry) {
-    const ax = cpu.dv.getUint16(0, true);
-    cpu.dv.setUint16(0, ax + sign * 0x106, true);
-  }
-  cpu.u8[0] = cpu.u8[0]! & 15;
+  const ax = cpu.dv.getUint16(0, true);
+  const carry = (ax & 15) > 9 || (flags & Flag.AF) !== 0;
+  const by = carry ? 0x106 : 0;
+  const sum = ax + sign * by;
+  cpu.dv.setUint16(0, sum & 0xff0f, true);
+  const overflow = sign > 0 ? overflowOfAdd : overflowOfSubtract;
   setArithmeticFlags(
     cpu,
-    resultFlags32(signed8(cpu.u8[0]!)) | (carry ? Flag.CF | Flag.AF : 0),
+    parity(sum) | ((sum & 0xffff) === 0 ? Flag.ZF : 0) |
+      ((sum >> 8) & Flag.SF) | (carry ? Flag.CF | Flag.AF : 0) |
+      overflow(ax, by, sum, 0x8000),
   );
 }
 
@@ -46,9 +73,14 @@ function aam(cpu: Cpu, a: number): void {
 }
 
 function aad(cpu: Cpu, a: number): void {
-  const value = cpu.u8[0]! + cpu.u8[1]! * cpu.u8[a]!;
+  const x = cpu.u8[0]!, y = cpu.u8[1]! * cpu.u8[a]! & 255;
+  const value = x + y;
   cpu.dv.setUint16(0, value & 255, true);
-  setArithmeticFlags(cpu, resultFlags32(signed8(value)));
+  setArithmeticFlags(
+    cpu,
+    resultFlags32(signed8(value)) | (value >> 8) | ((x ^ y ^ value) & Flag.AF) |
+      overflowOfAdd(x, y, value),
+  );
 }
 
 function daa(cpu: Cpu): void {
@@ -65,7 +97,10 @@ function daa(cpu: Cpu): void {
     out |= Flag.CF;
   }
   cpu.u8[0] = al;
-  setArithmeticFlags(cpu, out | resultFlags32(signed8(al)));
+  setArithmeticFlags(
+    cpu,
+    out | resultFlags32(signed8(al)) | overflowOfAdd(old, al - old, al),
+  );
 }
 
 function das(cpu: Cpu): void {
@@ -84,7 +119,10 @@ function das(cpu: Cpu): void {
     out |= Flag.CF;
   }
   cpu.u8[0] = al;
-  setArithmeticFlags(cpu, out | resultFlags32(signed8(al)));
+  setArithmeticFlags(
+    cpu,
+    out | resultFlags32(signed8(al)) | overflowOfSubtract(old, old - al, al),
+  );
 }
 
 /** The family's lines of the opcode tables. */

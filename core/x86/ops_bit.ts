@@ -1,13 +1,13 @@
 /**
- * Bit tests and scans. BT and its kin leave all flags but CF alone, scans all but ZF, as AMD
- * processors do where the SDM leaves them undefined.
+ * Bit tests and scans. Flags that the SDM leaves undefined are what AMD's Zen processors
+ * give: BT and its kin leave all but CF alone, BSF and BSR clear them but for PF, which is the result's.
  *
  * @module
  */
 import { commit, readAddress, writeAddress } from "./access.ts";
 import { linear, offsetOf, segmentOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
-import { arithmeticFlags, setArithmeticFlags } from "./flags.ts";
+import { arithmeticFlags, parity, setArithmeticFlags } from "./flags.ts";
 import {
   COMMIT_SIZE,
   EA,
@@ -97,11 +97,6 @@ function lowest(word: number): number {
   return 31 - Math.clz32(word & -word);
 }
 
-function setZf(cpu: Cpu, zero: boolean): void {
-  const flags = arithmeticFlags(cpu);
-  setArithmeticFlags(cpu, zero ? flags | Flag.ZF : flags & ~Flag.ZF);
-}
-
 function operandLow(cpu: Cpu, b: number, size: number): number {
   return size === 2 ? cpu.dv.getUint16(b, true) : cpu.dv.getInt32(b, true);
 }
@@ -128,13 +123,13 @@ function scan(
   return (cpu, a, b) => {
     const n = find(operandLow(cpu, b, size), operandHigh(cpu, b, size));
     if (n >= 0) putZero(cpu, a, n, size);
-    setZf(cpu, n < 0);
+    setArithmeticFlags(cpu, n < 0 ? Flag.ZF | Flag.PF : parity(n));
   };
 }
 
-/** Flags of TZCNT and LZCNT: CF for a source of 0, ZF for a result of 0, others as they were. */
+/** Flags of TZCNT and LZCNT: CF for a source of 0, ZF for a result of 0; of the others Zen leaves OF alone. */
 function countFlags(cpu: Cpu, none: boolean, result: number): void {
-  const flags = arithmeticFlags(cpu) & ~(Flag.CF | Flag.ZF);
+  const flags = arithmeticFlags(cpu) & Flag.OF;
   setArithmeticFlags(
     cpu,
     flags | (none ? Flag.CF : 0) | (result === 0 ? Flag.ZF : 0),

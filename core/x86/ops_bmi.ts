@@ -6,6 +6,7 @@
 import type { Cpu } from "./cpu.ts";
 import {
   arithmeticFlags,
+  parity,
   resultFlags32,
   resultFlags64,
   setArithmeticFlags,
@@ -130,7 +131,11 @@ function bextr(bits: number): Handler {
       low = keepLow(cpu, low, cpu.i32[HIGH]!, length);
     }
     const rh = store(cpu, a, low, bits);
-    setArithmeticFlags(cpu, resultOf(low, rh, bits) & Flag.ZF);
+    // AF and PF as on Zen.
+    setArithmeticFlags(
+      cpu,
+      Flag.AF | parity(low) | (resultOf(low, rh, bits) & Flag.ZF),
+    );
   };
 }
 
@@ -146,7 +151,7 @@ function bzhi(bits: number): Handler {
     const rh = store(cpu, a, low, bits);
     setArithmeticFlags(
       cpu,
-      resultOf(low, rh, bits) | (n > bits - 1 ? Flag.CF : 0),
+      parity(low) | resultOf(low, rh, bits) | (n > bits - 1 ? Flag.CF : 0),
     );
   };
 }

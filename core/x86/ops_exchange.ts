@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { commit, writeAddress } from "./access.ts";
+import { linearOf, offsetOf, segmentOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { gp0 } from "./fault.ts";
 import {
@@ -17,10 +19,13 @@ import {
   CC_B,
   CC_OP,
   CC_R,
-  COMMIT_FIRST,
-  COMMIT_GPA,
   COMMIT_SIZE,
+  EA,
   Flag,
+  SEG,
+  Seg,
+  SEG_BASE,
+  SEG_WORDS,
 } from "./layout.ts";
 import type { Handler, OpDef } from "./opcode.ts";
 import { put32, put64 } from "./operand.ts";
@@ -127,13 +132,20 @@ function cmpxchg16b(cpu: Cpu, a: number): void {
 }
 
 /** The operand of CMPXCHG16B must lie on 16 bytes, or #GP(0). */
-function cmpxchg16bAligned(cpu: Cpu, a: number): void {
+function cmpxchg16bAligned(
+  cpu: Cpu,
+  _a: number,
+  _b: number,
+  pc: number,
+): void {
   const i = cpu.i32;
-  // A host address is aligned as the linear one; one that was split is in the scratch operand.
-  const split = i[COMMIT_SIZE] !== 0 && i[COMMIT_FIRST] !== i[COMMIT_SIZE];
-  const copied = i[COMMIT_SIZE] !== 0 && (i[COMMIT_GPA]! & 15) !== 0;
-  if ((a & 15) !== 0 || split || copied) gp0(cpu);
-  cmpxchg16b(cpu, a);
+  const seg = segmentOf(cpu, pc);
+  const base = seg >= Seg.FS ? i[SEG + seg * SEG_WORDS + SEG_BASE]! : 0;
+  // This comes before all other faults of the operand.
+  if (((offsetOf(cpu, pc) + base) & 15) !== 0) gp0(cpu);
+  linearOf(cpu, pc, 16, true);
+  cmpxchg16b(cpu, writeAddress(cpu, i[EA]!, i[EA + 1]!, 16, true));
+  if (i[COMMIT_SIZE] !== 0) commit(cpu);
 }
 
 /** The family's lines of the opcode tables. */
@@ -160,7 +172,7 @@ export const exchangeOps: readonly OpDef[] = [
   },
   {
     code: "0F C7 /1 m W1",
-    operands: "+Mdq",
+    operands: "M",
     run: cmpxchg16bAligned,
     flags: "lock only64",
   },

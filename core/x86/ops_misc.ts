@@ -186,20 +186,18 @@ function pusha(size: number): Handler {
 
 function popa(size: number): Handler {
   return (cpu) => {
-    // Touch the far end first: a fault must leave all registers as they are.
-    peek(cpu, 7 * size, size);
-    peek(cpu, 0, size);
+    // A fault leaves what is loaded by then, as on AMD, but the stack pointer.
     for (let r = 7; r >= 0; r--) {
-      const value = peek(cpu, 0, size);
-      release(cpu, size);
+      const value = peek(cpu, (7 - r) * size, size);
       if (r === 4) continue;
       if (size === 2) cpu.dv.setInt16(8 * r, value, true);
       else put32(cpu, 8 * r, value);
     }
+    release(cpu, 8 * size);
   };
 }
 
-/** NOP, PAUSE, prefetches and hints. */
+/** NOP, prefetches and hints. */
 function nop(): void {}
 
 function fence(): void {}
@@ -241,16 +239,15 @@ export const miscOps: readonly OpDef[] = [
   { code: "A1", operands: "=rAX Ov", run: byHot(Hot.MOV) },
   { code: "A2", operands: "=Ob AL", run: Hot.MOV },
   { code: "A3", operands: "=Ov rAX", run: byHot(Hot.MOV) },
-  { code: "F3 90", run: nop },
-  { code: "0F 0D", operands: "Ra", run: nop },
+  { code: "0F 0D m", operands: "Ra", run: nop },
   ...Array.from({ length: 8 }, (_, n): OpDef => ({
     code: `0F 1${(8 + n).toString(16).toUpperCase()}`,
     operands: "Ra",
     run: nop,
   })),
-  { code: "0F AE /5 r", run: fence },
-  { code: "0F AE /6 r", run: fence },
-  { code: "0F AE /7 r", run: fence },
+  { code: "NP 0F AE /5 r", run: fence },
+  { code: "NP 0F AE /6 r", run: fence },
+  { code: "NP 0F AE /7 r", run: fence },
   {
     code: "NP 0F C3 m",
     operands: "=Ey Gy",

@@ -1,6 +1,6 @@
 /**
  * Multiplication and division. After MUL and IMUL, SF, ZF, AF and PF, which the SDM leaves undefined,
- * stay as they were, as on AMD; after DIV and IDIV all flags stay.
+ * stay as they were, as on AMD's Zen processors; there DIV and IDIV clear SF, ZF and PF, set AF, and leave CF and OF.
  *
  * @module
  */
@@ -191,6 +191,15 @@ function divideError(cpu: Cpu): never {
   fault(cpu, Vector.DE);
 }
 
+/** A handler of DIV or IDIV, with the flags that it leaves. */
+function dividing(divide: (cpu: Cpu, a: number) => void): Handler {
+  return (cpu, a) => {
+    divide(cpu, a);
+    const flags = arithmeticFlags(cpu) & (Flag.CF | Flag.OF);
+    setArithmeticFlags(cpu, flags | Flag.AF);
+  };
+}
+
 function div8(cpu: Cpu, a: number): void {
   const divisor = cpu.u8[a]!;
   const dividend = cpu.dv.getUint16(0, true);
@@ -323,13 +332,17 @@ export const mulDivOps: readonly OpDef[] = [
     operands: "Ev",
     run: { 16: imul16, 32: imul32, 64: imul64 },
   },
-  { code: "F6 /6", operands: "Eb", run: div8 },
-  { code: "F7 /6", operands: "Ev", run: { 16: div16, 32: div32, 64: div64 } },
-  { code: "F6 /7", operands: "Eb", run: idiv8 },
+  { code: "F6 /6", operands: "Eb", run: dividing(div8) },
+  {
+    code: "F7 /6",
+    operands: "Ev",
+    run: { 16: dividing(div16), 32: dividing(div32), 64: dividing(div64) },
+  },
+  { code: "F6 /7", operands: "Eb", run: dividing(idiv8) },
   {
     code: "F7 /7",
     operands: "Ev",
-    run: { 16: idiv16, 32: idiv32, 64: idiv64 },
+    run: { 16: dividing(idiv16), 32: dividing(idiv32), 64: dividing(idiv64) },
   },
   {
     code: "0F AF",

@@ -277,6 +277,14 @@ function exchange16(cpu: Cpu, a: number): void {
   cpu.dv.setInt16(0, value, true);
 }
 
+/** PAUSE, unless REX.B makes it an XCHG. What it waits for may be another vCPU's to do, whose turn comes the sooner. */
+function pauseOr(exchange: (cpu: Cpu, a: number) => void): Handler {
+  return (cpu, a) => {
+    if (a !== 0) exchange(cpu, a);
+    else cpu.spent += cpu.pauseCost;
+  };
+}
+
 function exchange32(cpu: Cpu, a: number): void {
   if (a === 0) return;
   const i = cpu.i32;
@@ -317,18 +325,18 @@ export const nearOps: readonly OpDef[] = [
     code: "FF /2",
     operands: "Ev",
     run: { 16: indirectCall(2), 32: indirectCall(4), 64: indirectCall(8) },
-    flags: "f64 ends",
+    flags: "d64 ends",
   },
   {
     code: "FF /4",
     operands: "Ev",
     run: { 16: indirectJump(2), 32: indirectJump(4), 64: indirectJump(8) },
-    flags: "f64 ends",
+    flags: "d64 ends",
   },
   {
     code: "C3",
     run: { 16: returnNear(2), 32: Hot.RET32, 64: Hot.RET64 },
-    flags: "f64 ends",
+    flags: "d64 ends",
   },
   {
     code: "C2",
@@ -338,17 +346,27 @@ export const nearOps: readonly OpDef[] = [
       32: returnNearRelease(4),
       64: returnNearRelease(8),
     },
-    flags: "f64 ends",
+    flags: "d64 ends",
   },
   {
     code: "C9",
     run: { 16: leave(2), 32: leave(4), 64: leave(8) },
     flags: "d64",
   },
-  { code: "E0", operands: "Jb", run: loop(0), flags: "f64 ends" },
-  { code: "E1", operands: "Jb", run: loop(1), flags: "f64 ends" },
-  { code: "E2", operands: "Jb", run: loop(-1), flags: "f64 ends" },
-  { code: "E3", operands: "Jb", run: jumpIfCounterZero, flags: "f64 ends" },
+  { code: "E0", operands: "Jb", run: loop(0), flags: "d64 ends" },
+  { code: "E1", operands: "Jb", run: loop(1), flags: "d64 ends" },
+  { code: "E2", operands: "Jb", run: loop(-1), flags: "d64 ends" },
+  { code: "E3", operands: "Jb", run: jumpIfCounterZero, flags: "d64 ends" },
+  {
+    code: "F3 90",
+    operands: "+Zv",
+    run: {
+      16: pauseOr(exchange16),
+      32: pauseOr(exchange32),
+      64: pauseOr(exchange64),
+    },
+    flags: "ends",
+  },
   {
     code: "90 +r",
     operands: "+Zv",

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { load16, load32, load64, store16, store32, store64 } from "./access.ts";
-import { linearOf, offsetOf, segmentOf } from "./address.ts";
+import { commit, load16, load32, load64, writeAddress } from "./access.ts";
+import { linearOf } from "./address.ts";
 import type { Cpu } from "./cpu.ts";
 import { gp0, undefinedOpcode } from "./fault.ts";
 import {
@@ -17,6 +17,7 @@ import { arithmeticFlags, setArithmeticFlags } from "./flags.ts";
 import { MOV_SS_SHADOW } from "./interrupts.ts";
 import {
   Attr,
+  COMMIT_SIZE,
   CPL,
   CR4,
   EA,
@@ -66,7 +67,6 @@ function shadowStack(cpu: Cpu, seg: number): void {
 
 function moveToSegment(cpu: Cpu, _a: number, b: number, pc: number): void {
   const seg = cpu.i32[pc + R_IMM + 1]!;
-  if (seg === Seg.CS) undefinedOpcode(cpu);
   loadSegment(cpu, seg, cpu.dv.getUint16(b, true));
   shadowStack(cpu, seg);
 }
@@ -110,13 +110,10 @@ function popSegment(seg: number, size: number): Handler {
 /** LES, LDS, LSS, LFS, LGS. */
 function loadPointer(seg: number, size: number): Handler {
   return (cpu, a, _b, pc) => {
-    const low = offsetOf(cpu, pc);
-    const high = cpu.i32[HIGH]!;
-    const pointer = loadFarPointer(cpu, segmentOf(cpu, pc), low, high, size);
+    const pointer = loadFarPointer(cpu, pc, size);
     loadSegment(cpu, seg, pointer.selector);
     if (size === 2) cpu.dv.setInt16(a, pointer.low, true);
-    else if (size === 4) put32(cpu, a, pointer.low);
-    else put64(cpu, a, pointer.low, pointer.high);
+    else put32(cpu, a, pointer.low);
   };
 }
 
@@ -134,10 +131,9 @@ function farDirect(size: number, call: boolean): Handler {
 
 function farIndirect(size: number, call: boolean): Handler {
   return (cpu, _a, _b, pc) => {
-    const low = offsetOf(cpu, pc);
-    const high = cpu.i32[HIGH]!;
-    const pointer = loadFarPointer(cpu, segmentOf(cpu, pc), low, high, size);
-    farTransfer(cpu, pointer.selector, pointer.low, pointer.high, size, call);
+    // AMD has no far pointers with an offset of 64 bits, but pushes as many.
+    const { selector, low } = loadFarPointer(cpu, pc, Math.min(size, 4));
+    farTransfer(cpu, selector, low, 0, size, call);
   };
 }
 
@@ -167,14 +163,13 @@ function storeTable(at: number): Handler {
     umip(cpu);
     const i = cpu.i32;
     const long = (i[MODE]! & Mode.Long) !== 0;
-    // Both parts are checked before the first is stored.
-    linearOf(cpu, pc, long ? 10 : 6, true);
-    const low = i[EA]!, high = i[EA + 1]!;
-    const base = (low + 2) | 0;
-    const baseHigh = (base >>> 0) < (low >>> 0) && long ? (high + 1) | 0 : high;
-    if (long) store64(cpu, base, baseHigh, i[at]!, i[at + 1]!);
-    else store32(cpu, base, baseHigh, i[at]!);
-    store16(cpu, low, high, i[at + 2]!);
+    const size = long ? 10 : 6;
+    linearOf(cpu, pc, size, true);
+    const to = writeAddress(cpu, i[EA]!, i[EA + 1]!, size);
+    cpu.dv.setInt16(to, i[at + 2]!, true);
+    cpu.dv.setInt32(to + 2, i[at]!, true);
+    if (long) cpu.dv.setInt32(to + 6, i[at + 1]!, true);
+    if (i[COMMIT_SIZE] !== 0) commit(cpu);
   };
 }
 
@@ -366,11 +361,8 @@ function pointers(code: string, seg: number, flags: string): OpDef {
   return {
     code,
     operands: "=Gv M",
-    run: {
-      16: loadPointer(seg, 2),
-      32: loadPointer(seg, 4),
-      64: loadPointer(seg, 8),
-    },
+    // REX.W changes nothing: see farIndirect.
+    run: { 16: loadPointer(seg, 2), 32: loadPointer(seg, 4) },
     flags,
   };
 }
@@ -385,6 +377,8 @@ function bySize(
 export const segmentOps: readonly OpDef[] = [
   { code: "8C m", operands: "=Ew Sw", run: storeSegment },
   { code: "8C r", operands: "=Ev Sw", run: bySize(moveFromSegment) },
+  // Known before the operand is looked at.
+  { code: "8E /1", run: undefinedOpcode },
   { code: "8E", operands: "Sw Ew", run: moveToSegment, flags: "ends" },
   ...pushPop("06", "07", Seg.ES, "no64"),
   ...pushPop("0E", undefined, Seg.CS, "no64"),

@@ -1,6 +1,6 @@
 /**
  * Shifts and rotates. Flags that the SDM leaves undefined are what AMD's Zen processors
- * give: AF is kept by rotates and cleared by shifts; OF follows the rule for a count of 1.
+ * give: AF is kept by rotates and set by shifts; OF follows the rule for a count of 1.
  *
  * @module
  */
@@ -82,12 +82,13 @@ function ror(cpu: Cpu, a: number, b: number, size: number): void {
 
 function rcl(cpu: Cpu, a: number, b: number, size: number): void {
   const bits = 8 * size;
-  const count = (cpu.u8[b]! & 31) % (bits + 1);
+  const masked = cpu.u8[b]! & 31;
   let value = read(cpu, a, size);
-  if (count === 0) {
+  if (masked === 0) {
     if (size === 4) put32(cpu, a, value);
     return;
   }
+  const count = masked % (bits + 1);
   let cf = carry(cpu);
   for (let n = 0; n < count; n++) {
     const out = (value >>> (bits - 1)) & 1;
@@ -100,12 +101,13 @@ function rcl(cpu: Cpu, a: number, b: number, size: number): void {
 
 function rcr(cpu: Cpu, a: number, b: number, size: number): void {
   const bits = 8 * size;
-  const count = (cpu.u8[b]! & 31) % (bits + 1);
+  const masked = cpu.u8[b]! & 31;
   let value = read(cpu, a, size);
-  if (count === 0) {
+  if (masked === 0) {
     if (size === 4) put32(cpu, a, value);
     return;
   }
+  const count = masked % (bits + 1);
   let cf = carry(cpu);
   for (let n = 0; n < count; n++) {
     const out = value & 1;
@@ -134,7 +136,7 @@ function shl(cpu: Cpu, a: number, b: number, size: number): void {
   const r = extend(result, size);
   setArithmeticFlags(
     cpu,
-    cf | resultFlags32(r) | (((r >>> 31) ^ cf) << 11),
+    Flag.AF | cf | resultFlags32(r) | (((r >>> 31) ^ cf) << 11),
   );
 }
 
@@ -151,7 +153,7 @@ function shr(cpu: Cpu, a: number, b: number, size: number): void {
   write(cpu, a, result, size);
   const r = extend(result, size);
   const of = ((result >>> (bits - 1)) ^ (result >>> (bits - 2))) & 1;
-  setArithmeticFlags(cpu, cf | resultFlags32(r) | (of << 11));
+  setArithmeticFlags(cpu, Flag.AF | cf | resultFlags32(r) | (of << 11));
 }
 
 function sar(cpu: Cpu, a: number, b: number, size: number): void {
@@ -165,7 +167,7 @@ function sar(cpu: Cpu, a: number, b: number, size: number): void {
   write(cpu, a, result, size);
   setArithmeticFlags(
     cpu,
-    ((value >> (count - 1)) & 1) | resultFlags32(result),
+    Flag.AF | ((value >> (count - 1)) & 1) | resultFlags32(result),
   );
 }
 
@@ -271,7 +273,7 @@ function shl64(cpu: Cpu, a: number, b: number): void {
   put64(cpu, a, r, rh);
   setArithmeticFlags(
     cpu,
-    cf | resultFlags64(r, rh) | (((rh >>> 31) ^ cf) << 11),
+    Flag.AF | cf | resultFlags64(r, rh) | (((rh >>> 31) ^ cf) << 11),
   );
 }
 
@@ -284,7 +286,7 @@ function shr64(cpu: Cpu, a: number, b: number): void {
   put64(cpu, a, r, rh);
   setArithmeticFlags(
     cpu,
-    bit64(low, high, count - 1) | resultFlags64(r, rh) |
+    Flag.AF | bit64(low, high, count - 1) | resultFlags64(r, rh) |
       ((((rh >>> 31) ^ (rh >>> 30)) & 1) << 11),
   );
 }
@@ -300,14 +302,18 @@ function sar64(cpu: Cpu, a: number, b: number): void {
   put64(cpu, a, r, rh);
   setArithmeticFlags(
     cpu,
-    bit64(low, high, count - 1) | resultFlags64(r, rh),
+    Flag.AF | bit64(low, high, count - 1) | resultFlags64(r, rh),
   );
 }
 
 // Double shifts. ---------------------------------------------------------------
 
-/** SHLD of 16 or 32 bits; 16 bits with a count above 16 go on with the destination, as AMD does. */
+/**
+ * SHLD of 16 or 32 bits. With a count above 16 the bits that come into 16 are the source's once more, and CF and OF are 0,
+ * as on Zen, where with 16 OF is CF.
+ */
 function shld(size: number, immediate: boolean): Handler {
+  const bits = 8 * size;
   return (cpu, a, b, pc) => {
     const count = (immediate ? cpu.i32[pc + R_IMM]! : cpu.u8[8]!) & 31;
     const value = read(cpu, a, size);
@@ -316,26 +322,21 @@ function shld(size: number, immediate: boolean): Handler {
       return;
     }
     const source = read(cpu, b, size);
-    let result: number, cf: number;
-    if (size === 4) {
-      result = (value << count) | (source >>> (32 - count));
-      cf = (value >>> (32 - count)) & 1;
-    } else {
-      const wide = (value << 16) | source;
-      result = count <= 16
-        ? (wide << count) >>> 16
-        : ((source << 16) | value) << (count - 16) >>> 16;
-      cf = count <= 16
-        ? (value >>> (16 - count)) & 1
-        : (source >>> (32 - count)) & 1;
-    }
+    let result: number;
+    if (size === 4) result = (value << count) | (source >>> (32 - count));
+    else if (count <= 16) result = ((value << 16) | source) << count >>> 16;
+    else result = ((source << 16) | source) << (count - 16) >>> 16;
+    const cf = count > bits ? 0 : (value >>> (bits - count)) & 1;
+    const of = (count >= bits ? 0 : (result >>> (bits - 1)) & 1) ^ cf;
     write(cpu, a, result, size);
-    const r = extend(result, size);
-    const change = ((r >>> 31) ^ (extend(value, size) >>> 31)) & 1;
-    setArithmeticFlags(cpu, cf | resultFlags32(r) | (change << 11));
+    setArithmeticFlags(
+      cpu,
+      Flag.AF | cf | resultFlags32(extend(result, size)) | (of << 11),
+    );
   };
 }
 
+/** SHRD of 16 or 32 bits; counts above 16 as for {@linkcode shld}. */
 function shrd(size: number, immediate: boolean): Handler {
   return (cpu, a, b, pc) => {
     const count = (immediate ? cpu.i32[pc + R_IMM]! : cpu.u8[8]!) & 31;
@@ -345,23 +346,15 @@ function shrd(size: number, immediate: boolean): Handler {
       return;
     }
     const source = read(cpu, b, size);
-    let result: number, cf: number;
-    if (size === 4) {
-      result = (value >>> count) | (source << (32 - count));
-      cf = (value >>> (count - 1)) & 1;
-    } else {
-      const wide = (source << 16) | value;
-      result = count <= 16
-        ? wide >>> count
-        : ((value << 16) | source) >>> (count - 16);
-      cf = count <= 16
-        ? (value >>> (count - 1)) & 1
-        : (source >>> (count - 17)) & 1;
-    }
+    let result: number;
+    if (size === 4) result = (value >>> count) | (source << (32 - count));
+    else if (count <= 16) result = ((source << 16) | value) >>> count;
+    else result = ((source << 16) | source) >>> (count - 16);
+    const cf = (value >>> (count - 1)) & 1;
     write(cpu, a, result, size);
     const r = extend(result, size);
-    const change = ((r >>> 31) ^ (extend(value, size) >>> 31)) & 1;
-    setArithmeticFlags(cpu, cf | resultFlags32(r) | (change << 11));
+    const of = ((r >>> 31) ^ (r >>> 8 * size - 2)) & 1;
+    setArithmeticFlags(cpu, Flag.AF | cf | resultFlags32(r) | (of << 11));
   };
 }
 
@@ -378,11 +371,11 @@ function shld64(immediate: boolean): Handler {
       64 - count,
     );
     const r = l1 | l2, rh = h1 | cpu.i32[HIGH]!;
+    const cf = bit64(low, high, 64 - count);
     put64(cpu, a, r, rh);
     setArithmeticFlags(
       cpu,
-      bit64(low, high, 64 - count) | resultFlags64(r, rh) |
-        (((rh ^ high) >>> 31) << 11),
+      Flag.AF | cf | resultFlags64(r, rh) | (((rh >>> 31) ^ cf) << 11),
     );
   };
 }
@@ -403,8 +396,8 @@ function shrd64(immediate: boolean): Handler {
     put64(cpu, a, r, rh);
     setArithmeticFlags(
       cpu,
-      bit64(low, high, count - 1) | resultFlags64(r, rh) |
-        (((rh ^ high) >>> 31) << 11),
+      Flag.AF | bit64(low, high, count - 1) | resultFlags64(r, rh) |
+        ((((rh >>> 31) ^ (rh >>> 30)) & 1) << 11),
     );
   };
 }

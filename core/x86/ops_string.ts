@@ -197,24 +197,16 @@ function bulk(cpu: Cpu, pc: number, size: number, move: boolean): number {
     (i[EFLAGS]! & Flag.DF) !== 0 || (i[MODE]! & Mode.Single) !== 0 ||
     !plain(cpu, pc)
   ) return 0;
-  destination(cpu, pc, size, true);
-  const toLow = i[EA]!, toHigh = i[EA + 1]!;
-  let count = countUpTo(cpu, pc, inPage(toLow, size));
+  let count = countUpTo(cpu, pc, 4096);
   let from = 0;
   if (move) {
-    linear(
-      cpu,
-      segmentOf(cpu, pc),
-      index(cpu, pc, RSI),
-      indexHigh(cpu, pc, RSI),
-      size,
-      false,
-    );
-    const fromLow = i[EA]!, fromHigh = i[EA + 1]!;
-    count = Math.min(count, inPage(fromLow, size));
-    if (count < 2) return 0;
-    from = readAddress(cpu, fromLow, fromHigh, size);
+    // Faults of the source come first.
+    from = source(cpu, pc, size);
+    count = Math.min(count, inPage(i[EA]!, size));
   }
+  destination(cpu, pc, size, true);
+  const toLow = i[EA]!, toHigh = i[EA + 1]!;
+  count = Math.min(count, inPage(toLow, size));
   if (count < 2) return 0;
   const bytes = count * size;
   const to = writeAddress(cpu, toLow, toHigh, size);

@@ -8,16 +8,15 @@ import { HypercallResult, MsrResult } from "../backend.ts";
 import { readAddress } from "./access.ts";
 import { linearOf } from "./address.ts";
 import {
-  checkOsxsave,
   loadMachineStatus,
   readControl,
   readDebug,
-  setXcr0,
+  saveAreaSize,
   writeControl,
   writeDebug,
 } from "./control.ts";
 import type { Cpu } from "./cpu.ts";
-import { fault, gp0, undefinedOpcode, Vector } from "./fault.ts";
+import { gp0, undefinedOpcode, Vector } from "./fault.ts";
 import { popFlags } from "./far.ts";
 import { overflow, readFlags, setArithmeticFlags } from "./flags.ts";
 import { deliver, pendSingleStep, Source, stopForHost } from "./interrupts.ts";
@@ -37,6 +36,7 @@ import {
   HIGH,
   MODE,
   Mode,
+  MSR_APIC_BASE,
   MSR_CSTAR,
   MSR_FMASK,
   MSR_LSTAR,
@@ -71,6 +71,10 @@ const RAX = 0, RCX = 2, RDX = 4, RBX = 6, R11 = 22;
 const PAIR = new Uint32Array(2);
 /** What an MSR access or a hypercall takes the host, in instructions. */
 const HOST_COST = 64;
+/** Bit 11 of IA32_APIC_BASE. */
+const APIC_ENABLE = 0x800;
+/** Bit of CPUID leaf 1. */
+const APIC_EDX = 0x200;
 
 function supervisorOnly(cpu: Cpu): void {
   if (cpu.i32[CPL] !== 0) gp0(cpu);
@@ -143,16 +147,20 @@ function cpuid(cpu: Cpu): void {
   const i = cpu.i32;
   const leaf = i[RAX]! >>> 0, subleaf = i[RCX]! >>> 0;
   const entry = cpu.cpuid.query(leaf, subleaf);
-  let ebx = entry?.ebx ?? 0, ecx = entry?.ecx ?? 0;
+  let ebx = entry?.ebx ?? 0, ecx = entry?.ecx ?? 0, edx = entry?.edx ?? 0;
   if (leaf === 1) {
+    // A local APIC that is switched off in IA32_APIC_BASE is not shown (SDM volume 3A, 11.4.3).
+    if ((i[MSR_APIC_BASE]! & APIC_ENABLE) === 0) edx &= ~APIC_EDX;
     ebx = (ebx & 0xff_ffff) | (cpu.vcpu << 24);
     ecx = (ecx & ~(1 << 27)) |
       ((i[CR4]! & Cr.OSXSAVE) !== 0 ? 1 << 27 : 0);
+  } else if (leaf === 0xd && subleaf < 2 && entry !== undefined) {
+    ebx = saveAreaSize(i[XCR0]!);
   }
   put32(cpu, 4 * RAX, (entry?.eax ?? 0) | 0);
   put32(cpu, 4 * RBX, ebx | 0);
   put32(cpu, 4 * RCX, ecx | 0);
-  put32(cpu, 4 * RDX, (entry?.edx ?? 0) | 0);
+  put32(cpu, 4 * RDX, edx | 0);
 }
 
 function checkTsc(cpu: Cpu): void {
@@ -411,6 +419,7 @@ function smsw(size: number): Handler {
 function clts(cpu: Cpu): void {
   supervisorOnly(cpu);
   cpu.i32[CR0] = cpu.i32[CR0]! & ~Cr.TS;
+  updateMode(cpu);
 }
 
 /** INVLPG: all of the TLB, because a large page may be cached in many entries. */
@@ -446,20 +455,6 @@ function setAc(on: boolean): Handler {
   };
 }
 
-function xgetbv(cpu: Cpu): void {
-  checkOsxsave(cpu);
-  if (cpu.i32[RCX] !== 0) gp0(cpu);
-  put32(cpu, 4 * RAX, cpu.i32[XCR0]!);
-  put32(cpu, 4 * RDX, 0);
-}
-
-function xsetbv(cpu: Cpu): void {
-  checkOsxsave(cpu);
-  supervisorOnly(cpu);
-  if (cpu.i32[RCX] !== 0) gp0(cpu);
-  setXcr0(cpu, cpu.i32[RAX]!, cpu.i32[RDX]!);
-}
-
 function rdpmc(cpu: Cpu): void {
   if ((cpu.i32[CR4]! & Cr.PCE) === 0) supervisorOnly(cpu);
   // No performance counters: every index is invalid.
@@ -486,12 +481,6 @@ function hypercall(cpu: Cpu, _a: number, _b: number, pc: number): void {
     default:
       undefinedOpcode(cpu);
   }
-}
-
-/** FPU instructions: none is there yet, so #NM where CR0 asks for it, else #UD. */
-function noFpu(cpu: Cpu): void {
-  if ((cpu.i32[CR0]! & (Cr.EM | Cr.TS)) !== 0) fault(cpu, Vector.NM);
-  undefinedOpcode(cpu);
 }
 
 /** CLFLUSH, CLFLUSHOPT, CLWB: an access of one byte without effect. */
@@ -570,24 +559,9 @@ export const systemOps: readonly OpDef[] = [
   { code: "0F 09", run: cacheFlush },
   { code: "0F 01 CA", run: setAc(false), flags: "ends" },
   { code: "0F 01 CB", run: setAc(true), flags: "ends" },
-  { code: "0F 01 D0", run: xgetbv },
-  { code: "0F 01 D1", run: xsetbv, flags: "ends" },
   { code: "0F 01 C1", run: hypercall, flags: "ends" },
   { code: "0F 01 D9", run: hypercall, flags: "ends" },
-  { code: "9B", run: noWait },
-  ...Array.from({ length: 8 }, (_, n): OpDef => ({
-    code: (0xd8 + n).toString(16),
-    operands: "Ra",
-    run: noFpu,
-  })),
   { code: "0F AE /7 m", operands: "M", run: flushLine },
   { code: "66 0F AE /7 m", operands: "M", run: flushLine },
   { code: "66 0F AE /6 m", operands: "M", run: flushLine },
 ];
-
-/** WAIT: only CR0.MP with CR0.TS matters while there is no FPU. */
-function noWait(cpu: Cpu): void {
-  if ((cpu.i32[CR0]! & (Cr.MP | Cr.TS)) === (Cr.MP | Cr.TS)) {
-    fault(cpu, Vector.NM);
-  }
-}

@@ -6,9 +6,12 @@ import {
   DR6,
   DR7,
   EFLAGS,
+  FCW,
+  FTW,
   GDTR,
   GPR,
   IDTR,
+  MSR,
   MSR_APIC_BASE,
   MSR_PAT,
   MXCSR,
@@ -23,6 +26,7 @@ import {
   STATE_BYTES,
   XCR0,
 } from "./layout.ts";
+import { Cr } from "./paging.ts";
 
 /** Processor signature in EDX after RESET; CPUID leaf 1 says the same. */
 export const SIGNATURE = 0x00a2_0f10;
@@ -31,11 +35,29 @@ export const SIGNATURE = 0x00a2_0f10;
 export function reset(cpu: Cpu): void {
   const i = cpu.i32;
   i.fill(0, 0, STATE_BYTES >> 2);
+  init(cpu);
+  i[CR0] = 0x6000_0010;
+  i[MSR_PAT] = 0x0007_0406;
+  i[MSR_PAT + 1] = 0x0007_0406;
+  // Enabled, at its usual place, of the bootstrap processor.
+  i[MSR_APIC_BASE] = (0xfee0_0800 | (cpu.vcpu === 0 ? 0x100 : 0)) | 0;
+  // All registers are 0 and valid, unlike after FNINIT.
+  i[FCW] = 0x40;
+  i[FTW] = 0xff;
+  i[MXCSR] = 0x1f80;
+  i[XCR0] = 1;
+}
+
+/** Sets it as after INIT: MSRs and what follows them in the layout stay, of CR0 only CD and NW. */
+export function init(cpu: Cpu): void {
+  const i = cpu.i32;
+  const cache = i[CR0]! & (Cr.CD | Cr.NW);
+  i.fill(0, 0, MSR);
   i[GPR + 4] = SIGNATURE;
   i[RIP] = 0xfff0;
   i[EFLAGS] = 2;
   i[CC_OP] = Cc.Explicit;
-  i[CR0] = 0x6000_0010;
+  i[CR0] = Cr.ET | cache;
   i[DR6] = 0xffff_0ff0 | 0;
   i[DR7] = 0x400;
   for (let seg = 0; seg < 6; seg++) {
@@ -53,10 +75,4 @@ export function reset(cpu: Cpu): void {
   }
   i[GDTR + 2] = 0xffff;
   i[IDTR + 2] = 0xffff;
-  i[MSR_PAT] = 0x0007_0406;
-  i[MSR_PAT + 1] = 0x0007_0406;
-  // Enabled, at its usual place, of the bootstrap processor.
-  i[MSR_APIC_BASE] = (0xfee0_0800 | (cpu.vcpu === 0 ? 0x100 : 0)) | 0;
-  i[MXCSR] = 0x1f80;
-  i[XCR0] = 1;
 }

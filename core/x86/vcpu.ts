@@ -42,9 +42,10 @@ import {
   SEG_SEL,
   SEG_WORDS,
   STATE_BYTES,
+  ZERO,
 } from "./layout.ts";
 import { updateMode } from "./mode.ts";
-import { readOwnMsr, writeOwnMsr } from "./msrs.ts";
+import { readOwnMsr, tscOf, writeOwnMsr } from "./msrs.ts";
 import {
   Access,
   Cr,
@@ -53,12 +54,16 @@ import {
   walk,
   walkedAddress,
 } from "./paging.ts";
-import { reset } from "./reset.ts";
+import { init, reset } from "./reset.ts";
 
 const FORMAT = "syndbg-interpreter-1";
 const IA32_TSC = 0x10;
 /** Instructions between looks at the clock: well under a millisecond. */
 const CHUNK = 20_000;
+/** The least of them, at the end of a slice. */
+const SHORT_CHUNK = 1000;
+/** Instructions in a nanosecond, estimated low: a slice ends when a timer is due. */
+const SPEED = 0.02;
 const NAMES = [
   "rax",
   "rcx",
@@ -145,7 +150,7 @@ function setTable(i: Int32Array, at: number, value: DescriptorTable): void {
 export class InterpreterVcpu implements Vcpu {
   readonly id: number;
   /** State while another vCPU is active. */
-  readonly state: Uint8Array<ArrayBuffer> = new Uint8Array(STATE_BYTES);
+  readonly state: Int32Array<ArrayBuffer> = new Int32Array(STATE_BYTES >> 2);
   /** CPUID leaves of this vCPU. */
   cpuid: CpuidTable = new CpuidTable([]);
   /** What the host debugs. */
@@ -177,7 +182,8 @@ export class InterpreterVcpu implements Vcpu {
     const engine = this.#engine;
     const cpu = engine.activate(this);
     const i = cpu.i32;
-    const deadline = cpu.clock() + slice * 1e6;
+    let left = slice * 1e6;
+    const deadline = cpu.clock() + left;
     const exit = this.#exit;
     if (i[ACTIVITY] === Activity.GuestDebug) {
       i[ACTIVITY] = i[RESUME_ACTIVITY]!;
@@ -194,7 +200,11 @@ export class InterpreterVcpu implements Vcpu {
       engine.applyDebug(this);
     }
     for (;;) {
-      engine.execute(CHUNK);
+      engine.execute(
+        slice === 0
+          ? CHUNK
+          : Math.min(CHUNK, Math.max(SHORT_CHUNK, left * SPEED)),
+      );
       if ((i[EVENTS]! & Event.Stopped) !== 0) {
         i[EVENTS] = i[EVENTS]! & ~Event.Kick;
         if (i[ACTIVITY] === Activity.Shutdown) exit.reason = "shutdown";
@@ -206,7 +216,8 @@ export class InterpreterVcpu implements Vcpu {
         } else exit.reason = "hlt";
         return exit as VcpuExit;
       }
-      if ((i[EVENTS]! & Event.Kick) !== 0 || cpu.clock() >= deadline) {
+      left = deadline - cpu.clock();
+      if ((i[EVENTS]! & Event.Kick) !== 0 || left <= 0) {
         i[EVENTS] = i[EVENTS]! & ~Event.Kick;
         exit.reason = "interrupted";
         return exit as VcpuExit;
@@ -220,11 +231,21 @@ export class InterpreterVcpu implements Vcpu {
 
   setInterruptRequest(asserted: boolean): void {
     if (asserted) this.#raise(Event.Interrupt);
-    else this.#words()[EVENTS]! &= ~Event.Interrupt;
+    else this.#engine.words(this)[EVENTS]! &= ~Event.Interrupt;
   }
 
   injectNmi(): void {
     this.#raise(Event.Nmi);
+  }
+
+  setTaskPriority(priority: number): void {
+    this.#engine.words(this)[CR8] = priority & 15;
+  }
+
+  flushTlb(): void {
+    // Whoever becomes active begins with an empty one.
+    const cpu = this.#engine.ifActive(this);
+    if (cpu !== undefined) flushTlb(cpu);
   }
 
   reset(): void {
@@ -234,9 +255,27 @@ export class InterpreterVcpu implements Vcpu {
     flushTlb(cpu);
   }
 
+  init(): void {
+    const cpu = this.#engine.activate(this);
+    init(cpu);
+    updateMode(cpu);
+    flushTlb(cpu);
+  }
+
+  startup(vector: number): void {
+    const cpu = this.#engine.activate(this);
+    const i = cpu.i32;
+    const cs = SEG + Seg.CS * SEG_WORDS;
+    i[cs + SEG_SEL] = (vector & 255) << 8;
+    set64(i, cs + SEG_BASE, BigInt(vector & 255) << 12n);
+    set64(i, RIP, 0n);
+    updateMode(cpu);
+  }
+
   setCpuid(entries: readonly CpuidEntry[]): void {
     this.cpuid = new CpuidTable(entries);
-    this.#engine.activate(this).cpuid = this.cpuid;
+    const cpu = this.#engine.ifActive(this);
+    if (cpu !== undefined) cpu.cpuid = this.cpuid;
   }
 
   getRegisters(): Registers {
@@ -317,10 +356,14 @@ export class InterpreterVcpu implements Vcpu {
   }
 
   getMsr(index: number): bigint | undefined {
-    const cpu = this.#engine.activate(this);
-    return readOwnMsr(cpu, index, MSR_VALUE)
-      ? BigInt(MSR_VALUE[0]!) | (BigInt(MSR_VALUE[1]!) << 32n)
-      : undefined;
+    const engine = this.#engine;
+    // All of the machine's clocks may follow one TSC, whichever vCPU runs.
+    if (index === IA32_TSC) {
+      tscOf(engine.words(this), engine.clock(), MSR_VALUE);
+    } else if (!readOwnMsr(engine.activate(this), index, MSR_VALUE)) {
+      return undefined;
+    }
+    return BigInt(MSR_VALUE[0]!) | (BigInt(MSR_VALUE[1]!) << 32n);
   }
 
   setMsr(index: number, value: bigint): boolean {
@@ -371,24 +414,36 @@ export class InterpreterVcpu implements Vcpu {
     if (
       state.format !== FORMAT || !(bytes instanceof Uint8Array) ||
       bytes.length !== STATE_BYTES || typeof tsc !== "bigint" ||
-      !Array.isArray(cpuid)
+      !Array.isArray(cpuid) || !cpuid.every(isCpuidEntry)
     ) {
       throw new TypeError(`Cannot restore vCPU: not of format ${FORMAT}`);
     }
     const cpu = this.#engine.activate(this);
     cpu.u8.set(bytes);
-    this.setCpuid(cpuid as CpuidEntry[]);
+    const i = cpu.i32;
+    // Whatever else the words are, a guest could have made them so.
+    i[ZERO] = 0;
+    i[ZERO + 1] = 0;
+    i[CPL] = i[CPL]! & 3;
+    i[CR8] = i[CR8]! & 15;
+    i[ACTIVITY] = i[ACTIVITY]! & 3;
+    i[RESUME_ACTIVITY] = i[RESUME_ACTIVITY]! & 1;
+    this.setCpuid(cpuid);
     this.setMsr(IA32_TSC, tsc);
   }
 
-  #words(): Int32Array {
-    return this.#engine.activate(this).i32;
-  }
-
   #raise(event: number): void {
-    const i = this.#words();
+    const i = this.#engine.words(this);
     i[EVENTS] = i[EVENTS]! | event;
   }
+}
+
+function isCpuidEntry(value: unknown): value is CpuidEntry {
+  if (typeof value !== "object" || value === null) return false;
+  const { leaf, subleaf = 0, eax, ebx, ecx, edx } = value as CpuidEntry;
+  return [leaf, subleaf, eax, ebx, ecx, edx].every((word) =>
+    Number.isInteger(word)
+  );
 }
 
 const MSR_VALUE = new Uint32Array(2);

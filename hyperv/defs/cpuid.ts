@@ -60,12 +60,20 @@ export const HvFeature = {
   Frequency: 1 << 8,
   CrashMsrs: 1 << 10,
   DebugMsrs: 1 << 11,
+  /** Lists of addresses to flush may hold ranges of large pages. */
+  ExtendedGvaRanges: 1 << 14,
   StimerDirect: 1 << 19,
 } as const;
 
-/** Bits of leaf 0x40000004 EAX that open hypercalls. */
+/** Bits of leaf 0x40000004 EAX: what a guest does well to use. Some open hypercalls. */
 export const HvRecommend = {
   RemoteTlbFlush: 1 << 2,
+  /** MSRs for EOI, ICR and TPR. */
+  ApicMsrs: 1 << 3,
+  /** No watchdogs: the machine may stand still. */
+  RelaxedTiming: 1 << 5,
+  /** No auto-EOI. */
+  DeprecateAutoEoi: 1 << 9,
   ClusterIpi: 1 << 10,
   ExProcessorMasks: 1 << 11,
 } as const;

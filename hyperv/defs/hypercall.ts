@@ -53,6 +53,25 @@ export const HvInput = {
   RepStartShift: 16,
 } as const;
 
+/** Flags of the flush calls, 64 bits. */
+export const FlushFlag = {
+  AllProcessors: 1n,
+} as const;
+
+/** Formats of a set of virtual processors, 64 bits. */
+export const VpSetFormat = {
+  /** Banks of 64 processors; a mask says which banks are given. */
+  Sparse: 0n,
+  All: 1n,
+} as const;
+
+/** Of a connection identifier: others are reserved or the number of an event flag. */
+export const ConnectionId = {
+  Mask: 0xff_ffff,
+  /** Of the high word. */
+  FlagNumberMask: 0xffff,
+} as const;
+
 /** Most bytes in one POST or RETRIEVE: HV_DEBUG_MAXIMUM_DATA_SIZE. */
 export const DEBUG_MAX_DATA = 4088;
 

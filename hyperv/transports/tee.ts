@@ -1,10 +1,11 @@
 import type { DebugPeer, DebugTransport } from "../debug_transport.ts";
+import { isListening, type ListeningTransport } from "./listening.ts";
 
 /** Told of each datagram that passes. `toDebugger` says which way; the bytes are valid during the call. */
 export type DatagramListener = (data: Uint8Array, toDebugger: boolean) => void;
 
-/** A transport that lets somebody watch another one. */
-export class TeeTransport implements DebugTransport {
+/** A transport that lets somebody watch another one, which may wait for its peer. */
+export class TeeTransport implements ListeningTransport {
   readonly #inner: DebugTransport;
   readonly #listener: DatagramListener;
 
@@ -38,6 +39,18 @@ export class TeeTransport implements DebugTransport {
     const sent = this.#inner.send(data);
     if (sent) this.#listener(data, true);
     return sent;
+  }
+
+  reply(data: Uint8Array): boolean {
+    const inner = this.#inner;
+    if (!isListening(inner)) return this.send(data);
+    const sent = inner.reply(data);
+    if (sent) this.#listener(data, true);
+    return sent;
+  }
+
+  confirm(): void {
+    if (isListening(this.#inner)) this.#inner.confirm();
   }
 
   receive(): Uint8Array | undefined {

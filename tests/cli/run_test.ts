@@ -32,9 +32,14 @@ const SEND_HELLO = [
   ...[0xe6, 0xf4], // out 0xf4, al
 ];
 
+/** Runs an image on the interpreter, of which there is nothing to say. */
+function runInterpreted(...args: string[]): ReturnType<typeof runCli> {
+  return runCli("run", "--backend", "interp", ...args);
+}
+
 Deno.test("run ends with the guest's debug exit code", async () => {
   await withImage(EXIT_3, async (path) => {
-    const { code, stdout, stderr } = await runCli("run", path);
+    const { code, stdout, stderr } = await runInterpreted(path);
     assertEquals({ code, stdout, stderr }, { code: 7, stdout: "", stderr: "" });
   });
 });
@@ -77,13 +82,13 @@ Deno.test("run ends with 130 on Ctrl-C while the guest spins", async () => {
 
 Deno.test("run traces the SynDbg MSRs as text and as JSON", async () => {
   await withImage(READ_STATUS, async (path) => {
-    const text = await runCli("run", path, "--trace");
+    const text = await runInterpreted(path, "--trace");
     assertEquals(
       text.stderr,
       "kvm_hv_syndbg_get_msr: vcpu_id 0 vp_index 0 msr 0x400000f2 data 0x0\n",
     );
     assertEquals(text.code, 7);
-    const json = await runCli("run", path, "--trace=json");
+    const json = await runInterpreted(path, "--trace=json");
     assertEquals(JSON.parse(json.stderr), {
       event: "kvm_hv_syndbg_get_msr",
       vcpu_id: 0,
@@ -142,9 +147,25 @@ Deno.test("run --debug pcap writes a capture", async () => {
   }
 });
 
+Deno.test("run --debug kd ends when the guest does, and when the console does", async () => {
+  await withImage(EXIT_3, async (path) => {
+    const { code } = await runCli("run", path, "--debug", "kd", "-c", "r");
+    assertEquals(code, 7);
+  });
+  await withImage(SPIN, async (path) => {
+    const ended = await runCli("run", path, "--debug", "kd:1.2.3.5");
+    assertEquals(ended.code, 0);
+    const args = ["-c", "r", "--timeout", "200ms"];
+    assertEquals(
+      (await runCli("run", path, "--debug", "kd", ...args)).code,
+      124,
+    );
+  });
+});
+
 Deno.test("run survives a debugger's port where nobody listens", async () => {
   await withImage(SEND_HELLO, async (path) => {
-    const { code, stderr } = await runCli("run", path, "--debug", "udp::9");
+    const { code, stderr } = await runInterpreted(path, "--debug", "udp::9");
     assertEquals({ code, stderr }, { code: 3, stderr: "" });
   });
 });
@@ -160,11 +181,17 @@ Deno.test("run answers bad usage and bad images with one line and 2", async () =
       ["run", "--unknown"],
       ["run", "--memory", "1"],
       ["run", "--memory", "100G"],
+      ["run", "--cpus", "0"],
+      ["run", "--cpus", "256"],
+      ["run", "--cpus", "two"],
       ["run", "--backend", "none"],
       ["run", "--mode", "x"],
       ["run", "--debug", "tcp:1"],
       ["run", "--debug", "udp:1", "--debug", "udp:2"],
       ["run", "--debug", "pcap:/nonexistent/x"],
+      ["run", "--debug", "kd:1.2.3"],
+      ["run", "--debug", "kd", "--debug", "udp:1"],
+      ["run", "-c", "r"],
       ["run", "--trace=xml"],
       ["run", "--timeout", "soon"],
       ["run", "--entry", "x"],
@@ -180,5 +207,13 @@ Deno.test("run answers bad usage and bad images with one line and 2", async () =
       assertEquals(stderr.trimEnd().split("\n").length, 1, stderr);
       assert(stderr.startsWith("Cannot "), stderr);
     }
+  });
+});
+
+Deno.test("run says in one line which backend it took by itself", async () => {
+  await withImage([0xf4], async (path) => {
+    const { code, stderr } = await runCli("run", path, "--address", "0x7c00");
+    assertEquals(code, 0);
+    assert(/^syndbg: backend (interp|kvm): .+\n/.test(stderr), stderr);
   });
 });

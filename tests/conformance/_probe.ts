@@ -17,7 +17,7 @@ import {
 } from "../../hyperv/transports/memory_pair.ts";
 import { probeLegacyGuest } from "../guests/built/probe_legacy_guest.ts";
 import { probeLongGuest } from "../guests/built/probe_long_guest.ts";
-import type { ConformanceBackend } from "./backends.ts";
+import type { CallInstruction, ConformanceBackend } from "./backends.ts";
 
 /** Registers of a probe, in the order of its fields. */
 const REGISTERS = [
@@ -40,6 +40,9 @@ const LEGACY = { "protected": 0, "protected-user": 1, "real": 2, "v86": 3 };
 /** A mode that code can run in. */
 export type Mode = keyof typeof LONG | keyof typeof LEGACY;
 
+/** All of them. */
+export const MODES = [...Object.keys(LONG), ...Object.keys(LEGACY)] as Mode[];
+
 /** Machine code and what it starts with. */
 export interface Probe {
   /** At most 32 bytes. */
@@ -48,6 +51,8 @@ export interface Probe {
   mode?: Mode;
   /** Others start as {@linkcode FILL}. */
   registers?: Partial<Record<Register, bigint>>;
+  /** The code is a call of the hypervisor, by what the guest's backend has for it. */
+  calls?: true;
 }
 
 /** What became of a probe. */
@@ -70,6 +75,9 @@ export const RAM = 8 * 2 ** 20;
 export const FREE = 0x40_0000;
 
 const PROBES = 0x30_0000;
+/** Code for calls where the instructions do not trap, and the address of it. */
+const CALL_CODE = 0x3f_0000;
+const CALL_POINTER = 0x3f_0800;
 const TABLE = 0x30_1000;
 const SIZE = 256;
 const CODE = 32;
@@ -91,6 +99,8 @@ export class ProbeGuest {
   /** The partition's end. */
   readonly wire: MemoryTransport;
   readonly applyCpuid: () => void;
+  /** Code for calls of the hypervisor where the instructions do not trap. */
+  readonly callCode: Uint8Array<ArrayBuffer> | undefined;
 
   constructor(
     backend: ConformanceBackend,
@@ -100,10 +110,12 @@ export class ProbeGuest {
     } = {},
   ) {
     const { syndbg = "msr", ...rest } = options;
+    const made = backend.create(options.enforceCpuid);
+    this.callCode = made.hypercallCode;
     const [wire, peer] = memoryPair();
     wire.peer = { ipv4: 0x7f00_0001, port: 50_000 };
     const guest = createGuestMachine({
-      backend: backend.create(),
+      backend: made,
       memorySize: RAM,
       ...rest,
       ...(syndbg !== "none" && {
@@ -122,7 +134,11 @@ export class ProbeGuest {
    * Boots the guest and has it run probes, which must be of one guest's modes. Partition and RAM stay
    * as they are, so runs can follow one another.
    */
-  async run(...probes: Probe[]): Promise<ProbeResult[]> {
+  run(...probes: Probe[]): Promise<ProbeResult[]> {
+    return this.#run(probes, 10_000);
+  }
+
+  async #run(probes: Probe[], timeout: number): Promise<ProbeResult[]> {
     const { memory, machine } = this;
     const legacy = (probes[0]?.mode ?? "long") in LEGACY;
     loadImage(
@@ -133,7 +149,9 @@ export class ProbeGuest {
     const numbers: Record<string, number> = legacy ? LEGACY : LONG;
     memory.writeU32(PROBES, probes.length);
     memory.fill(TABLE, probes.length * SIZE);
-    probes.forEach(({ code, mode = "long", registers = {} }, n) => {
+    probes.forEach((probe, n) => {
+      const { mode = "long", registers = {} } = probe;
+      const code = probe.calls ? this.#call(mode) : probe.code;
       const at = TABLE + n * SIZE;
       memory.fill(at, CODE, NOP);
       memory.write(at, new Uint8Array(code));
@@ -142,7 +160,7 @@ export class ProbeGuest {
         memory.writeU64(at + 40 + i * 8, registers[name] ?? FILL);
       });
     });
-    assertEquals(await machine.run({ timeout: 10_000 }), { kind: "halted" });
+    assertEquals(await machine.run({ timeout }), { kind: "halted" });
     return probes.map((_, n) => this.#result(TABLE + n * SIZE));
   }
 
@@ -169,9 +187,22 @@ export class ProbeGuest {
     };
   }
 
+  /** A call of the hypervisor by what traps. */
+  #call(mode: Mode): readonly number[] {
+    if (this.callCode === undefined) return INSTRUCTIONS.vmcall;
+    const { memory } = this;
+    memory.write(CALL_CODE, this.callCode);
+    memory.writeU64(CALL_POINTER, BigInt(CALL_CODE));
+    const pointer = [CALL_POINTER & 255, CALL_POINTER >> 8 & 255, 0x3f, 0];
+    // call [CALL_POINTER]: no register changes.
+    return is64(mode)
+      ? [0xff, 0x14, 0x25, ...pointer]
+      : [0xff, 0x15, ...pointer];
+  }
+
   /** Runs one probe. */
-  async one(probe: Probe): Promise<ProbeResult> {
-    return (await this.run(probe))[0]!;
+  async one(probe: Probe, timeout = 10_000): Promise<ProbeResult> {
+    return (await this.#run([probe], timeout))[0]!;
   }
 
   /** Frees the machine. */
@@ -180,20 +211,44 @@ export class ProbeGuest {
   }
 }
 
-/** Makes a test of a guest on a backend; the guest is closed after it. */
+/** What a test of a guest needs. */
+export type GuestTestOptions =
+  & NonNullable<ConstructorParameters<typeof ProbeGuest>[1]>
+  & {
+    /** Its code runs in this mode. Default `long`. */
+    mode?: Mode;
+    /** It needs what a kernel that is Hyper-V does otherwise, or only with an APIC of its own. */
+    partition?: boolean;
+    /** What the backend lacks for it. */
+    lacking?: string | undefined;
+  };
+
+/**
+ * Makes a test of a guest on a backend; the guest is closed after it. It is left out where a kernel has the partition's
+ * part, and ignored where the backend cannot run its code.
+ */
 export function guestTest(
   backend: ConformanceBackend,
   name: string,
-  options: ConstructorParameters<typeof ProbeGuest>[1],
+  options: GuestTestOptions,
   fn: (guest: ProbeGuest) => Promise<void>,
 ): void {
-  Deno.test(`${backend.name}: ${name}`, async () => {
-    const guest = new ProbeGuest(backend, options);
-    try {
-      await fn(guest);
-    } finally {
-      guest.close();
-    }
+  const { mode = "long", partition, lacking, ...rest } = options;
+  if (partition && backend.kernel) return;
+  if (lacking !== undefined) {
+    console.log(`Skipped: ${backend.name}: ${name}: ${lacking}`);
+  }
+  Deno.test({
+    name: `${backend.name}: ${name}`,
+    ignore: lacking !== undefined || backend.unfit.has(mode),
+    async fn() {
+      const guest = new ProbeGuest(backend, rest);
+      try {
+        await fn(guest);
+      } finally {
+        guest.close();
+      }
+    },
   });
 }
 
@@ -231,9 +286,14 @@ export function load64(gpa: number): Probe {
 /** How a hypercall is made. */
 export interface CallOptions {
   mode?: Mode;
-  /** An instruction, or the address of the hypercall page. Default `vmcall`. */
-  via?: "vmcall" | "vmmcall" | number;
+  /** An instruction, or the address of the hypercall page. Default: what the guest's backend has. */
+  via?: CallInstruction | number;
 }
+
+const INSTRUCTIONS = {
+  vmcall: [0x0f, 0x01, 0xc1],
+  vmmcall: [0x0f, 0x01, 0xd9],
+} as const;
 
 /** Whether a mode has the 64-bit register conventions. */
 function is64(mode: Mode): boolean {
@@ -245,17 +305,18 @@ export function hypercall(
   input: bigint,
   first = 0n,
   second = 0n,
-  { mode = "long", via = "vmcall" }: CallOptions = {},
+  { mode = "long", via = "page" }: CallOptions = {},
 ): Probe {
-  const code = via === "vmcall"
-    ? [0x0f, 0x01, 0xc1]
-    : via === "vmmcall"
-    ? [0x0f, 0x01, 0xd9]
-    : [0xff, 0xd5]; // call rbp, call ebp
+  const code = typeof via === "number"
+    ? [0xff, 0xd5] // call rbp, call ebp
+    : via === "page"
+    ? []
+    : INSTRUCTIONS[via];
   const rbp = typeof via === "number" ? BigInt(via) : FILL;
   return {
     code,
     mode,
+    ...(via === "page" && { calls: true }),
     registers: is64(mode) ? { rcx: input, rdx: first, r8: second, rbp } : {
       rax: low(input),
       rdx: high(input),

@@ -8,6 +8,7 @@ import {
   callResult,
   FREE,
   guestTest,
+  type GuestTestOptions,
   hex,
   hypercall,
   type Mode,
@@ -146,10 +147,12 @@ for (const backend of backends) {
     const test = (
       name: string,
       fn: (guest: ProbeGuest) => Promise<void>,
+      options: GuestTestOptions = {},
     ): void =>
       guestTest(backend, `debug calls, ${profile}: ${name}`, {
         profile,
         syndbg: "hypercall",
+        ...options,
       }, fn);
 
     for (const mode of ["long", "compat", "protected"] as const) {
@@ -180,7 +183,7 @@ for (const backend of backends) {
           [view.getUint16(34), view.getUint16(36)],
           tlfs ? [0, 0] : [50_000, 50_000],
         );
-      });
+      }, { mode });
     }
 
     test("Ethernet padding does not leak into the payload", async (guest) => {
@@ -373,8 +376,15 @@ for (const backend of backends) {
     });
   }
 
-  const test = (name: string, fn: (guest: ProbeGuest) => Promise<void>): void =>
-    guestTest(backend, `debug calls: ${name}`, { syndbg: "hypercall" }, fn);
+  const test = (
+    name: string,
+    fn: (guest: ProbeGuest) => Promise<void>,
+    options: GuestTestOptions = {},
+  ): void =>
+    guestTest(backend, `debug calls: ${name}`, {
+      syndbg: "hypercall",
+      ...options,
+    }, fn);
 
   test("Count is honoured, and what is left comes next", async (guest) => {
     guest.peer.send(pattern(100));
@@ -427,7 +437,7 @@ for (const backend of backends) {
     assertEquals(got.status, 0x1bn);
     const waited = guest.partition.referenceTime() - before;
     assert(waited >= 200_000n, `${waited}`);
-  });
+  }, { partition: true });
 
   test("LOOP ends when a packet comes", async (guest) => {
     const timer = setTimeout(() => guest.peer.send(pattern(9)), 20);
@@ -436,7 +446,7 @@ for (const backend of backends) {
     clearTimeout(timer);
     assertEquals(got.status, 0n);
     assertEquals(got.data.slice(HEADERS), pattern(9));
-  });
+  }, { partition: true });
 
   const resets: readonly [string, bigint, number, bigint][] = [
     ["no flag", RESET, 0, 5n],
@@ -470,7 +480,7 @@ for (const backend of backends) {
   });
 
   test("all three from one guest that asks the CPU's vendor", async (guest) => {
-    const reset: Probe = hypercall(RESET | FAST, 3n, 0n, { via: "vmmcall" });
+    const reset: Probe = hypercall(RESET | FAST, 3n, 0n);
     guest.memory.write(IN + 8, frame(pattern(4)));
     head(guest, HEADERS + 4, 0, 0n, IN + PAGE);
     guest.memory.writeU32(IN, HEADERS + 4);
@@ -479,8 +489,8 @@ for (const backend of backends) {
     const results = await guest.run(
       wrmsr(OS_ID, 0x0001_0001_0101_0001n),
       reset,
-      hypercall(POST, BigInt(IN), BigInt(OUT), { via: "vmmcall" }),
-      hypercall(RETRIEVE, BigInt(IN + PAGE), BigInt(OUT), { via: "vmmcall" }),
+      hypercall(POST, BigInt(IN), BigInt(OUT)),
+      hypercall(RETRIEVE, BigInt(IN + PAGE), BigInt(OUT)),
     );
     assertEquals(results.slice(1).map((r) => callResult(r)), [0x1bn, 0n, 0n]);
     assertEquals(guest.memory.read(OUT + 8 + HEADERS, 4), pattern(4));

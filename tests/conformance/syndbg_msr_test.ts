@@ -7,6 +7,7 @@ import { backends } from "./backends.ts";
 import {
   FREE,
   guestTest,
+  type GuestTestOptions,
   hex,
   load64,
   msrValue,
@@ -72,8 +73,14 @@ for (const backend of backends) {
     const test = (
       name: string,
       fn: (guest: ProbeGuest) => Promise<void>,
+      options: GuestTestOptions = {},
     ): void =>
-      guestTest(backend, `SynDbg MSRs, ${profile}: ${name}`, { profile }, fn);
+      guestTest(
+        backend,
+        `SynDbg MSRs, ${profile}: ${name}`,
+        { profile, ...options },
+        fn,
+      );
 
     test("all six keep 64 bits, and only commands act", async (guest) => {
       const value = 0xfedc_ba98_0000_fffcn;
@@ -177,7 +184,7 @@ for (const backend of backends) {
       assertEquals(msrValue(control!), sending(9));
       assertEquals(msrValue(status!), 0n);
       assertEquals(guest.peer.pending, 0);
-    });
+    }, { partition: true });
 
     test("a reset of the vCPU leaves them", async (guest) => {
       await guest.run(
@@ -208,7 +215,7 @@ for (const backend of backends) {
       );
       assertEquals(results.slice(0, 3).map(msrValue), [0n, 0n, 0n]);
       assertEquals(results[3]!.registers.rax, 0n, "a stale address");
-    });
+    }, { partition: true });
 
     test("the pending byte follows the queue", async (guest) => {
       const at = PENDING_PAGE + 3;

@@ -77,7 +77,7 @@ function systemRegisters(): SystemRegisters {
 
 /** A vCPU that runs a function instead of code. */
 export class FakeVcpu implements Vcpu {
-  readonly id: number = 0;
+  readonly id: number;
   readonly host: VmHost;
   readonly #script: Script;
   registers: Registers = registers();
@@ -86,8 +86,11 @@ export class FakeVcpu implements Vcpu {
   interrupt = false;
   kicks = 0;
   resets = 0;
+  /** Vectors of its startup IPIs. */
+  readonly started: number[] = [];
 
-  constructor(host: VmHost, script: Script) {
+  constructor(host: VmHost, script: Script, id = 0) {
+    this.id = id;
     this.host = host;
     this.#script = script;
   }
@@ -102,6 +105,12 @@ export class FakeVcpu implements Vcpu {
     this.interrupt = asserted;
   }
   injectNmi(): void {}
+  setTaskPriority(): void {}
+  flushTlb(): void {}
+  init(): void {}
+  startup(vector: number): void {
+    this.started.push(vector);
+  }
   reset(): void {
     this.resets++;
     this.registers = registers();
@@ -142,12 +151,16 @@ export function fakeBackend(script: Script): Backend {
   return {
     name: "fake",
     tscFrequency: 1_000_000_000,
+    apicMsrs: true,
     supportedCpuid: () => [],
-    createVm: (memory: GuestMemory, host: VmHost): Vm => ({
-      memory,
-      createVcpu: () => new FakeVcpu(host, script),
-      close: () => {},
-    }),
+    createVm: (memory: GuestMemory, host: VmHost): Vm => {
+      let vcpus = 0;
+      return {
+        memory,
+        createVcpu: () => new FakeVcpu(host, script, vcpus++),
+        close: () => {},
+      };
+    },
   };
 }
 

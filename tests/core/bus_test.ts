@@ -1,5 +1,10 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { PortBus, type PortDevice } from "../../core/bus.ts";
+import {
+  MmioBus,
+  type MmioDevice,
+  PortBus,
+  type PortDevice,
+} from "../../core/bus.ts";
 
 function recorder(log: string[], name: string, value = 0): PortDevice {
   return {
@@ -72,4 +77,80 @@ Deno.test("PortBus takes 255 devices", () => {
     RangeError,
     "too many devices",
   );
+});
+
+/** A device that notes what is done to it. */
+function memoryDevice(log: string[], fill: number): MmioDevice {
+  return {
+    readMmio: (offset, data, vcpu) => {
+      log.push(`${vcpu} read ${data.length} at ${offset}`);
+      data.fill(fill);
+    },
+    writeMmio: (offset, data, vcpu) => {
+      log.push(`${vcpu} write ${data} at ${offset}`);
+    },
+  };
+}
+
+Deno.test("MmioBus finds devices by their ranges, in whatever order they came", () => {
+  const bus = new MmioBus();
+  const log: string[] = [];
+  bus.add(0x3000, 0x1000, memoryDevice(log, 3));
+  bus.add(0x1000, 0x200, memoryDevice(log, 1));
+  bus.add(0x1200, 0x200, memoryDevice(log, 2));
+  const data = new Uint8Array(4);
+  const read = (gpa: number): number => {
+    bus.read(5, gpa, data.fill(0));
+    return data[3]!;
+  };
+  assertEquals(
+    [0xffc, 0x1000, 0x11fc, 0x1200, 0x13fc, 0x1400, 0x2ffc, 0x3000, 0x3ffc]
+      .map(read),
+    [0xff, 1, 1, 2, 2, 0xff, 0xff, 3, 3],
+  );
+  bus.write(6, 0x3010, new Uint8Array([7, 8]));
+  assertEquals(log[0], "5 read 4 at 0");
+  assertEquals(log.at(-1), "6 write 7,8 at 16");
+  assertEquals([read(0x4000), read(2 ** 51)], [0xff, 0xff]);
+});
+
+Deno.test("MmioBus reaches nobody with an access that is not all in one range", () => {
+  const bus = new MmioBus();
+  const log: string[] = [];
+  bus.add(0x1000, 0x200, memoryDevice(log, 1));
+  bus.add(0x1200, 0x200, memoryDevice(log, 2));
+  const data = new Uint8Array(4);
+  for (const gpa of [0xffe, 0x11fe, 0x13fe]) {
+    bus.read(0, gpa, data);
+    bus.write(0, gpa, data);
+    assertEquals([...data], [255, 255, 255, 255]);
+  }
+  assertEquals(log, []);
+});
+
+Deno.test("MmioBus refuses addresses that are taken or do not exist", () => {
+  const bus = new MmioBus();
+  const device = memoryDevice([], 0);
+  bus.add(0x1000, 0x1000, device);
+  for (
+    const [first, size] of [
+      [0x1fff, 1],
+      [0, 0x1001],
+      [0, 0x4000],
+      [-1, 1],
+      [
+        0,
+        0,
+      ],
+      [2 ** 52, 1],
+      [NaN, 1],
+    ]
+  ) {
+    assertThrows(
+      () => bus.add(first!, size!, device),
+      RangeError,
+      "Cannot add device",
+    );
+  }
+  bus.add(0x2000, 1, device);
 });

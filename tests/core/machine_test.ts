@@ -1,5 +1,6 @@
-import { assert, assertEquals, assertLess } from "@std/assert";
+import { assert, assertEquals, assertLess, assertThrows } from "@std/assert";
 import {
+  type Backend,
   type HypercallFrame,
   HypercallResult,
   MsrResult,
@@ -7,7 +8,11 @@ import {
 } from "../../core/backend.ts";
 import { GuestMemory } from "../../core/guest_memory.ts";
 import { loadImage } from "../../core/loaders/load_image.ts";
-import { Machine, type MachineOptions } from "../../core/machine.ts";
+import {
+  Machine,
+  type MachineOptions,
+  type MachineState,
+} from "../../core/machine.ts";
 import { interpreter } from "../../core/x86/backend.ts";
 import { fakeBackend, type FakeVcpu, type Script } from "./_fake_backend.ts";
 
@@ -153,8 +158,8 @@ Deno.test("Machine reads all ones where no device is", () => {
   const { machine } = fake(() => HALTED);
   assertEquals(machine.readPort(0, 0xcfc, 4), 0xffff_ffff);
   const data = new Uint8Array(8);
-  machine.readMmio(0, 0xfee0_0000, data);
-  machine.writeMmio(0, 0xfee0_0000, data);
+  machine.readMmio(0, 0xfed0_0000, data);
+  machine.writeMmio(0, 0xfed0_0000, data);
   assertEquals(data, new Uint8Array(8).fill(0xff));
 });
 
@@ -220,6 +225,53 @@ Deno.test("Machine shortens a time slice to the timer's next event", async () =>
   await machine.run();
   assert(slices[1]! <= 1.01, `${slices}`);
   assert(slices[0]! > slices[1]!, `${slices}`);
+});
+
+Deno.test("Machine ends a slice for a timer that the guest sets in it", async () => {
+  let next = Infinity;
+  const word = (vcpu: FakeVcpu, offset: number, value: number): void => {
+    const data = new Uint8Array(4);
+    new DataView(data.buffer).setUint32(0, value, true);
+    vcpu.host.writeMmio(0, 0xfee0_0000 + offset, data);
+  };
+  const set: ((vcpu: FakeVcpu, milliseconds: number) => void)[] = [
+    (vcpu, milliseconds) => {
+      word(vcpu, 0x3e0, 0b1011);
+      word(vcpu, 0x380, milliseconds * 1e6);
+    },
+    (vcpu, milliseconds) => {
+      const count = Math.round(milliseconds * 1193);
+      vcpu.host.writePort(0, 0x43, 1, 0x30);
+      vcpu.host.writePort(0, 0x40, 1, count & 255);
+      vcpu.host.writePort(0, 0x40, 1, count >> 8);
+    },
+    (vcpu, milliseconds) => {
+      next = milliseconds * 1e6;
+      vcpu.host.writeMsr(0, 0x4000_00b0, 1, 0);
+    },
+  ];
+  for (const timer of set) {
+    const kicks: number[] = [];
+    const { machine } = fake((vcpu, slice) => {
+      for (const part of [2, 0.5]) {
+        timer(vcpu, slice * part);
+        kicks.push(vcpu.kicks);
+      }
+      vcpu.host.writePort(0, 0xf4, 1, 0);
+      return INTERRUPTED;
+    }, {
+      now: () => 0,
+      guestInterface: {
+        readMsr: () => MsrResult.Unknown,
+        writeMsr: () => MsrResult.Handled,
+        hypercall: () => HypercallResult.Unknown,
+        untilNext: () => next,
+      },
+    });
+    next = Infinity;
+    await machine.run();
+    assertEquals(kicks, [0, 1]);
+  }
 });
 
 Deno.test("Machine wakes a halted guest for a timer that it has just set", async () => {
@@ -399,7 +451,7 @@ Deno.test("Machine without a guest interface knows no MSR and no hypercall", () 
   assertEquals(machine.writeMsr(0, 0x4000_0000, 0, 0), MsrResult.Unknown);
 });
 
-Deno.test("Machine's devices survive random port accesses", () => {
+Deno.test("Machine's devices survive random accesses", () => {
   const { machine } = fake(() => HALTED);
   let state = 0x1234_5678;
   const random = (): number => {
@@ -408,7 +460,11 @@ Deno.test("Machine's devices survive random port accesses", () => {
     state ^= state << 5;
     return state >>> 0;
   };
-  const ports = [0x20, 0x40, 0x60, 0x70, 0x80, 0x92, 0xa0, 0xe9, 0x3f8, 0x4d0];
+  const ports = [
+    ...[0x20, 0x40, 0x60, 0x70, 0x80, 0x92, 0xa0, 0xe9, 0x3f8, 0x4d0],
+    ...[0x600, 0x608, 0xcf8],
+  ];
+  const data = new Uint8Array(8);
   const sizes = [1, 2, 4];
   for (let n = 0; n < 100_000; n++) {
     const port = ports[random() % ports.length]! + (random() & 7);
@@ -423,11 +479,232 @@ Deno.test("Machine's devices survive random port accesses", () => {
         `${port}: ${value}`,
       );
     }
+    const gpa = ((random() & 1) === 0 ? 0xfec0_0000 : 0xfee0_0000) +
+      (random() & 0x3ff & (random() & 3 ? ~15 : ~0));
+    const part = data.subarray(0, 1 + (random() & 7));
+    if ((random() & 1) === 0) {
+      part.forEach((_, at) => part[at] = random());
+      machine.writeMmio(0, gpa, part);
+    } else machine.readMmio(0, gpa, part);
     if ((random() & 63) === 0) {
       const vector = machine.acknowledgeInterrupt(0);
       assert(vector >= -1 && vector < 256, `${vector}`);
     }
   }
+});
+
+/** Vcpus whose runs are on another thread, as far as the machine can tell. */
+function asyncBackend(
+  run: (vcpu: FakeVcpu) => Promise<VcpuExit>,
+): Backend {
+  const backend = fakeBackend(() => {
+    throw new Error("run on this thread");
+  });
+  return {
+    ...backend,
+    createVm: (memory, host) => {
+      const vm = backend.createVm(memory, host);
+      const { createVcpu } = vm;
+      vm.createVcpu = () => {
+        const vcpu = createVcpu() as FakeVcpu;
+        return Object.assign(vcpu, { runAsync: () => run(vcpu) });
+      };
+      return vm;
+    },
+  };
+}
+
+function sleep(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+Deno.test("Machine lets vCPUs run elsewhere at the same time", async () => {
+  let running = 0, most = 0;
+  const runs = [0, 0];
+  const machine = new Machine({
+    backend: asyncBackend(async (vcpu) => {
+      running++;
+      most = Math.max(most, running);
+      if (runs[vcpu.id]!++ === 0 && vcpu.id === 0) {
+        vcpu.host.writeMsr(0, 0x1b, 0xfee0_0d00, 0);
+        vcpu.host.writeMsr(0, 0x830, 0x4500, 1);
+        vcpu.host.writeMsr(0, 0x830, 0x4608, 1);
+      }
+      await sleep(3);
+      if (runs[1]! >= 3) vcpu.host.writePort(vcpu.id, 0xf4, 1, 0);
+      running--;
+      return INTERRUPTED;
+    }),
+    memory: new GuestMemory(0x20_0000, 0),
+    cpus: 2,
+  });
+  assertEquals(await machine.run({ timeout: 5000 }), { kind: "exit", code: 1 });
+  // A run that was under way has come back before the machine's did.
+  assertEquals([running, most], [0, 2]);
+  assertEquals((machine.vcpus[1] as FakeVcpu).started, [8]);
+});
+
+Deno.test("Machine wakes a vCPU elsewhere whose HLT crossed with an interrupt", async () => {
+  let runs = 0;
+  const machine = new Machine({
+    backend: asyncBackend(async (vcpu) => {
+      if (runs++ > 0) vcpu.host.writePort(0, 0xf4, 1, 0);
+      else {
+        await sleep(1);
+        machine.interrupt(0, 0x40);
+      }
+      return HALTED;
+    }),
+    memory: new GuestMemory(0x20_0000, 0),
+  });
+  machine.vcpus[0]!.setRegisters({ rflags: IF | 2n });
+  assertEquals(await machine.run({ timeout: 5000 }), { kind: "exit", code: 1 });
+});
+
+Deno.test("Machine reports a run elsewhere that failed", async () => {
+  const machine = new Machine({
+    backend: asyncBackend(() => Promise.reject(new Error("thread is gone"))),
+    memory: new GuestMemory(0x20_0000, 0),
+  });
+  assertEquals(await machine.run(), {
+    kind: "error",
+    message: "Error: thread is gone",
+  });
+});
+
+/** Counts in BX and [0x5000] with the PIT's help, sends a byte now and then. */
+const COUNTER = [
+  ...[0xc7, 0x06, 0x80, 0x00, 0x00, 0x7d, 0xc7, 0x06, 0x82, 0x00, 0, 0],
+  ...initPicCode(0xfe),
+  ...out(0x43, 0x34),
+  ...out(0x40, 0xa9, 0x04),
+  ...[0x31, 0xdb, 0xfb, 0xf4, 0xeb, 0xfd],
+];
+/** inc bx; mov [0x5000], bx; end of interrupt; cmp bx, 5; jb +6; out 0xf4, 0; iret */
+const COUNTER_HANDLER = [
+  ...[0x43, 0x89, 0x1e, 0x00, 0x50],
+  ...out(0x20, 0x20),
+  ...[0x83, 0xfb, 5, 0x72, 4],
+  ...out(0xf4, 0),
+  0xcf,
+];
+
+Deno.test("Machine goes on in another one as it was saved", async () => {
+  const { machine } = real(COUNTER);
+  machine.vm.memory.write(0x7d00, new Uint8Array(COUNTER_HANDLER));
+  while (machine.vm.memory.view.getUint16(0x5000, true) < 2) {
+    assertEquals(await machine.run({ timeout: 2 }), { kind: "timeout" });
+  }
+  const state = structuredClone(machine.save());
+  const { machine: other } = real([0xf4]);
+  other.vm.memory.write(0, machine.vm.memory.bytes);
+  other.restore(state);
+  assertEquals(await other.run({ timeout: 5000 }), { kind: "exit", code: 1 });
+  assertEquals(other.vm.memory.view.getUint16(0x5000, true), 5);
+  machine.close();
+  other.close();
+});
+
+Deno.test("Machine refuses what is no state of it", () => {
+  const { machine } = real([0xf4]);
+  const state = machine.save();
+  const bad: unknown[] = [
+    {},
+    { ...state, format: "syndbg-machine-0" },
+    { ...state, vcpus: [] },
+    { ...state, apics: undefined },
+    { ...state, devices: null },
+    { ...state, devices: {} },
+    { ...state, processors: [{}] },
+    { ...state, vcpus: [{ format: "?", data: {} }] },
+  ];
+  for (const data of bad) {
+    assertThrows(
+      () => machine.restore(data as MachineState),
+      TypeError,
+      "Cannot restore ",
+    );
+  }
+  machine.restore(state);
+  machine.close();
+});
+
+Deno.test("Machine survives states with random changes", async () => {
+  const { machine } = real(COUNTER);
+  machine.vm.memory.write(0x7d00, new Uint8Array(COUNTER_HANDLER));
+  await machine.run({ timeout: 3 });
+  const good = machine.save();
+  let seed = 0x1234_5678;
+  const random = (): number => {
+    seed ^= seed << 13;
+    seed ^= seed >>> 17;
+    seed ^= seed << 5;
+    return seed >>> 0;
+  };
+  const change = (value: unknown): unknown => {
+    if (value instanceof Uint8Array) {
+      const bytes = new Uint8Array(value);
+      for (let n = 0; n < 8; n++) bytes[random() % bytes.length] = random();
+      return bytes;
+    }
+    if (Array.isArray(value)) return value.map(change);
+    if (typeof value === "object" && value !== null) {
+      return Object.fromEntries(
+        Object.entries(value).map(([name, field]) => [name, change(field)]),
+      );
+    }
+    if (random() % 300 !== 0) return value;
+    const others = [
+      0,
+      1,
+      -1,
+      NaN,
+      Infinity,
+      random(),
+      random() & 255,
+      7n,
+      true,
+    ];
+    return others[random() % others.length];
+  };
+  let taken = 0;
+  for (let n = 0; n < 300; n++) {
+    try {
+      machine.restore(change(good) as MachineState);
+      taken++;
+    } catch (error) {
+      assert(error instanceof TypeError, `${error}`);
+    }
+    await machine.run({ timeout: 0.2 });
+  }
+  assert(taken > 50, `${taken} taken`);
+  machine.reset();
+  machine.restore(good);
+  assertEquals(await machine.run({ timeout: 5000 }), { kind: "exit", code: 1 });
+  machine.close();
+});
+
+Deno.test("Machine's reset puts all of it back, and tells its guest interface", async () => {
+  let resets = 0;
+  const { machine, vcpu } = fake(() => HALTED, {
+    cpus: 2,
+    guestInterface: {
+      readMsr: () => MsrResult.Unknown,
+      writeMsr: () => MsrResult.Unknown,
+      hypercall: () => HypercallResult.Unknown,
+      reset: () => resets++,
+    },
+  });
+  machine.apic(0).writeRegister(0x80, 0x50);
+  machine.writePort(0, 0x3fb, 1, 3);
+  machine.writePort(0, 0x21, 1, 0xfe);
+  machine.reset();
+  assertEquals(machine.apic(0).readRegister(0x80), 0);
+  assertEquals(machine.apic(0).readRegister(0xf0), 0x1ff);
+  assertEquals(machine.apic(1).readRegister(0xf0), 0xff);
+  assertEquals(machine.readPort(0, 0x3fb, 1), 0);
+  assertEquals([vcpu.resets, resets], [1, 1]);
+  assertEquals(await machine.run(), { kind: "halted" });
 });
 
 Deno.test("Machine.run asks its debugger who runs, and tells it what would end the run", async () => {
@@ -446,14 +723,17 @@ Deno.test("Machine.run asks its debugger who runs, and tells it what would end t
     holds: () => held,
     stopped: (_vcpu, { reason }) => {
       told.push(reason);
+      held = reason === "hlt";
       return reason !== "shutdown";
     },
   };
   const run = machine.run();
-  await new Promise((resolve) => setTimeout(resolve, 30));
-  assertEquals(runs, 0);
-  held = false;
-  machine.wake();
+  for (const expected of [0, 3]) {
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    assertEquals(runs, expected);
+    held = false;
+    machine.wake();
+  }
   assertEquals(await run, { kind: "shutdown" });
   assertEquals(told, ["debug", "internal-error", "hlt", "shutdown"]);
 });

@@ -2,7 +2,7 @@
  * A kernel in a few lines: enough of KVM to make a vCPU, whose exits a test writes. Needs no device and no permission.
  */
 import { Cap, Ioctl, Run } from "../../ffi/kvm_layout.ts";
-import type { SystemCalls } from "../../ffi/system_calls.ts";
+import type { RunThread, SystemCalls } from "../../ffi/system_calls.ts";
 
 const RUN_SIZE = 0x3000;
 const CPUID_ENTRY = 40;
@@ -125,6 +125,15 @@ export class FakeKernel implements SystemCalls {
   }
 
   setTimer(): void {}
+
+  createRunThread(): RunThread {
+    return {
+      run: (fd) => Promise.resolve(this.ioctl(fd, Ioctl.Run, 0)),
+      interrupt: () => {},
+      settle: () => {},
+      close: () => {},
+    };
+  }
 
   deleteTimer(): void {
     this.#timers--;

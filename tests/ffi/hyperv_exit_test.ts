@@ -3,6 +3,7 @@
  */
 import { assertEquals, assertThrows } from "@std/assert";
 import { GuestMemory } from "../../core/guest_memory.ts";
+import type { HypervHandler } from "../../hyperv/defs/kernel_exits.ts";
 import { createKvmBackend } from "../../ffi/kvm_backend.ts";
 import { KvmUnavailable } from "../../ffi/kvm_file.ts";
 import { Cap, Ioctl } from "../../ffi/kvm_layout.ts";
@@ -10,8 +11,22 @@ import type { KvmOptions } from "../../ffi/kvm_options.ts";
 import { FakeKernel, HYPERV_LEAVES } from "./_fake_kernel.ts";
 import { TestHost } from "./_kvm.ts";
 
+/** A handler that is not expected to be called but for `methods`. */
+function handler(methods: Partial<HypervHandler>): HypervHandler {
+  const unexpected = (): never => {
+    throw new Error("not this one");
+  };
+  return {
+    syndbg: unexpected,
+    hypercall: unexpected,
+    reset: unexpected,
+    crash: unexpected,
+    ...methods,
+  };
+}
+
 function start(
-  hyperv: NonNullable<KvmOptions["hyperv"]>,
+  hyperv: NonNullable<KvmOptions["hyperv"]> = {},
 ): { kernel: FakeKernel; vm: ReturnType<typeof makeVm> } {
   const kernel = new FakeKernel();
   kernel.hyperv = HYPERV_LEAVES.map((leaf) => [...leaf]);
@@ -43,13 +58,11 @@ function exit(
 
 Deno.test("a debug exit gives its registers, and STATUS goes back", () => {
   const seen: unknown[] = [];
-  const { kernel, vm } = start({
-    handler: {
-      syndbg: (...values) => {
-        seen.push(values);
-        return 0x0005_0004n;
-      },
-      hypercall: () => 0n,
+  const { kernel, vm } = start();
+  vm.hypervHandler = handler({
+    syndbg: (...values) => {
+      seen.push(values);
+      return 0x0005_0004n;
     },
   });
   const vcpu = vm.createVcpu();
@@ -70,6 +83,7 @@ Deno.test("a debug exit gives its registers, and STATUS goes back", () => {
   );
   assertEquals(vcpu.run().reason, "hlt");
   assertEquals(seen, [[
+    0,
     0x4000_00f1,
     0xffff_0000_0005_0001n,
     0x1000n,
@@ -81,8 +95,34 @@ Deno.test("a debug exit gives its registers, and STATUS goes back", () => {
   assertEquals(kernel.opened.size, 0);
 });
 
+Deno.test("STATUS is written from outside where a signal came before the debug exit", () => {
+  for (const interrupted of [true, false]) {
+    const { kernel, vm } = start();
+    const vcpu = vm.createVcpu();
+    vm.hypervHandler = handler({ syndbg: () => 0x0005_0004n });
+    const debug = exit(kernel, 3, { 40: 0x4000_00f1n });
+    if (interrupted) {
+      kernel.entries.push(() => kernel.exit(10));
+      assertEquals(vcpu.run().reason, "interrupted");
+    }
+    // The second follows an exit, which the kernel finishes as it should.
+    kernel.entries.push(debug, debug);
+    assertEquals(vcpu.run().reason, "hlt");
+    const written = kernel.passed.filter(({ request }) =>
+      request === Ioctl.SetMsrs
+    ).map(({ bytes }) => bytes.toHex());
+    assertEquals(
+      written,
+      interrupted
+        ? ["0100000000000000" + "f200004000000000" + "0400050000000000"]
+        : [],
+    );
+    vm.close();
+  }
+});
+
 Deno.test("with nobody to serve it STATUS is 0, and a call unknown", () => {
-  const { kernel, vm } = start({});
+  const { kernel, vm } = start();
   const vcpu = vm.createVcpu();
   const results: bigint[] = [];
   kernel.entries.push(
@@ -102,17 +142,16 @@ Deno.test("with nobody to serve it STATUS is 0, and a call unknown", () => {
 });
 
 Deno.test("a hypercall exit gives its parameters, and the result goes back", () => {
-  const { kernel, vm } = start({});
+  const { kernel, vm } = start();
   const vcpu = vm.createVcpu();
   const seen: unknown[] = [];
   const results: bigint[] = [];
-  vm.hypervHandler = {
-    syndbg: () => 0n,
+  vm.hypervHandler = handler({
     hypercall: (...values) => {
       seen.push(values);
       return 0x1b_0000_0008n;
     },
-  };
+  });
   kernel.entries.push(
     exit(kernel, 2, { 40: 0x1_0069n, 48: 0x77n, 56: 0x1000n, 64: 0x2008n }),
     () => {
@@ -127,9 +166,35 @@ Deno.test("a hypercall exit gives its parameters, and the result goes back", () 
   vm.close();
 });
 
+for (const [type, served] of [[2, "reset"], [3, "crash"]] as const) {
+  Deno.test(`a system event of type ${type} is the handler's: ${served}`, () => {
+    const { kernel, vm } = start();
+    const vcpu = vm.createVcpu();
+    const seen: unknown[] = [];
+    const note = (name: string) => (...values: unknown[]): void => {
+      seen.push([name, ...values]);
+    };
+    vm.hypervHandler = handler({
+      reset: note("reset"),
+      crash: note("crash"),
+    });
+    const event = (): void => {
+      kernel.exit(24);
+      kernel.view.setUint32(32, type, true);
+    };
+    kernel.entries.push(event, () => kernel.exit(5));
+    assertEquals(vcpu.run().reason, "hlt");
+    assertEquals(
+      seen,
+      [type === 2 ? ["reset"] : ["crash", [0n, 0n, 0n, 0n, 0n]]],
+    );
+    vm.close();
+  });
+}
+
 Deno.test("OPTIONS is written from the host, and CPUID enforced when asked", () => {
-  const { kernel, vm } = start({ enforceCpuid: true, debugOptions: 4n });
-  vm.createVcpu();
+  const { kernel, vm } = start({ enforceCpuid: true });
+  assertEquals(vm.createVcpu().setMsr(0x4000_00ff, 4n), true);
   const options = kernel.passed.filter(({ request }) =>
     request === Ioctl.SetMsrs
   ).map(({ bytes }) => bytes.toHex());
@@ -156,7 +221,7 @@ Deno.test("OPTIONS is written from the host, and CPUID enforced when asked", () 
 });
 
 Deno.test("leaves offer nothing that the kernel does not have", () => {
-  const { kernel, vm } = start({});
+  const { kernel, vm } = start();
   const vcpu = vm.createVcpu();
   vcpu.setCpuid([
     { leaf: 1, eax: 1, ebx: 0, ecx: 0x8000_0000, edx: 0 },

@@ -4,7 +4,17 @@
 import { assertEquals } from "@std/assert";
 import type { CpuidEntry } from "../../core/backend.ts";
 import type { KvmOptions } from "../../ffi/kvm_options.ts";
-import { Guest, HLT, kvmTest, movEax, movEcx, RDMSR, WRMSR } from "./_kvm.ts";
+import {
+  dword,
+  Guest,
+  HLT,
+  kvmTest,
+  movEax,
+  movEcx,
+  RDMSR,
+  SPIN,
+  WRMSR,
+} from "./_kvm.ts";
 
 const OS_ID = 0x4000_0000;
 const CONTROL = 0x4000_00f1;
@@ -13,6 +23,8 @@ const SEND = 0x4000_00f3;
 const RECEIVE = 0x4000_00f4;
 const PENDING = 0x4000_00f5;
 const OPTIONS = 0x4000_00ff;
+const RESET = 0x4000_0003;
+const CRASH_P0 = 0x4000_0100;
 const VMMCALL = [0x0f, 0x01, 0xd9];
 const XOR_EDX = [0x31, 0xd2];
 
@@ -51,6 +63,11 @@ function start(
       seen.push(values);
       return 0x0000_0007_0000_001bn;
     },
+    reset: () => {
+      seen.push("reset");
+      guest.vcpu.kick();
+    },
+    crash: (parameters) => seen.push(parameters),
   };
   return { guest, seen };
 }
@@ -70,8 +87,9 @@ const TO_ESI = 0xc6;
 const TO_EDI = 0xc7;
 
 kvmTest("a guest sends and receives by MSR", { mode: "kernel" }, () => {
-  const { guest, seen } = start(true, { debugOptions: 4n });
+  const { guest, seen } = start(true);
   using _ = guest;
+  guest.vcpu.setMsr(OPTIONS, 4n);
   guest.enter(
     "protected",
     write(SEND, 0x1000),
@@ -86,13 +104,42 @@ kvmTest("a guest sends and receives by MSR", { mode: "kernel" }, () => {
   );
   assertEquals(guest.run(), "hlt");
   assertEquals(seen, [
-    [PENDING, 0n, 0x1000n, 0x2000n, 0x3000n],
-    [CONTROL, 0x5_0001n, 0x1000n, 0x2000n, 0x3000n],
-    [CONTROL, 2n, 0x1000n, 0x2000n, 0x3000n],
+    [0, PENDING, 0n, 0x1000n, 0x2000n, 0x3000n],
+    [0, CONTROL, 0x5_0001n, 0x1000n, 0x2000n, 0x3000n],
+    [0, CONTROL, 2n, 0x1000n, 0x2000n, 0x3000n],
   ]);
   const { rbx, rsi, rdi } = guest.vcpu.getRegisters();
   assertEquals([rbx, rsi, rdi], [1n, 0x3_0004n, 4n]);
   assertEquals(guest.host.log, []);
+});
+
+kvmTest("signals at any moment cost no STATUS", { mode: "kernel" }, () => {
+  const { guest } = start(true);
+  using _ = guest;
+  let sent = 0;
+  guest.vm.hypervHandler!.syndbg = () => BigInt(++sent);
+  guest.enter(
+    "protected",
+    [0x31, 0xdb], // xor ebx, ebx
+    [0x31, 0xff], // xor edi, edi
+    // next:
+    [0x43], // inc ebx
+    write(CONTROL, 1),
+    [...movEcx(STATUS), ...RDMSR],
+    [0x39, 0xd8], // cmp eax, ebx
+    [0x74, 0x01], // je good
+    [0x47], // inc edi
+    // good:
+    [0x81, 0xfb, ...dword(20_000)], // cmp ebx, 20000
+    [0x75, 0xdd], // jne next
+    HLT,
+  );
+  for (let slice = 0;; slice++) {
+    const { reason } = guest.vcpu.run(0.02 + slice % 7 * 0.03);
+    if (reason === "hlt") break;
+    assertEquals(reason, "interrupted");
+  }
+  assertEquals([sent, guest.vcpu.getRegisters().rdi], [20_000, 0n]);
 });
 
 kvmTest("without its CPUID bit no debug exit comes", { mode: "kernel" }, () => {
@@ -109,8 +156,9 @@ kvmTest(
   { mode: "kernel" },
   () => {
     for (const options of [4n, 0n]) {
-      const { guest, seen } = start(true, { debugOptions: options });
+      const { guest, seen } = start(true);
       using _ = guest;
+      guest.vcpu.setMsr(OPTIONS, options);
       guest.enter(
         "protected",
         write(OS_ID, 0x0001_0001),
@@ -133,6 +181,21 @@ kvmTest(
     }
   },
 );
+
+kvmTest("a crash and a reset are told", { mode: "kernel" }, () => {
+  const { guest, seen } = start(true);
+  using _ = guest;
+  guest.enter(
+    "protected",
+    ...[0, 1, 2, 3, 4].map((n) => write(CRASH_P0 + n, 10 + n)),
+    [...movEcx(CRASH_P0 + 5), ...movEax(0)],
+    [0xba, 0, 0, 0, 0x80, ...WRMSR], // mov edx, CRASH_NOTIFY
+    write(RESET, 1),
+    SPIN,
+  );
+  assertEquals(guest.vcpu.run(1000).reason, "interrupted");
+  assertEquals(seen, [[10n, 11n, 12n, 13n, 14n], "reset"]);
+});
 
 kvmTest("the host reads and writes without exits", { mode: "kernel" }, () => {
   const { guest, seen } = start(true);

@@ -7,7 +7,7 @@ import { enter } from "../../core/loaders/entry_state.ts";
 import { createKvmBackend } from "../../ffi/kvm_backend.ts";
 import { Ioctl } from "../../ffi/kvm_layout.ts";
 import { libc } from "../../ffi/libc_unsafe.ts";
-import type { SystemCalls } from "../../ffi/system_calls.ts";
+import type { RunThread, SystemCalls } from "../../ffi/system_calls.ts";
 import { held } from "./_held.ts";
 import { CODE, Guest, HLT, kvmTest, MODES, RAM, TestHost } from "./_kvm.ts";
 
@@ -52,6 +52,9 @@ class FailingSystem implements SystemCalls {
       ? -1
       : this.#system.ioctlBytes(fd, request, bytes);
   }
+  createRunThread(): RunThread {
+    return this.#system.createRunThread();
+  }
   errno(): number {
     return this.failed === "" ? this.#system.errno() : 12;
   }
@@ -83,7 +86,7 @@ for (const mode of MODES) {
     const setUp = (): void => {
       system.calls = 0;
       system.failed = "";
-      const options = { hyperv: { mode, debugOptions: 4n } };
+      const options = { hyperv: { mode } };
       const backend = createKvmBackend(system, options);
       const vm = backend.createVm(memory, new TestHost());
       try {

@@ -87,6 +87,46 @@ for (const mode of MODES) {
     assertEquals(guest.vcpu.getSystemRegisters().cr8, 6n);
   });
 
+  kvmTest("CR8 is told to the host and set by it", { mode }, () => {
+    using guest = new Guest({ mode });
+    // mov eax, 9; mov cr8, rax; hlt
+    guest.enter("long", movEax(9), 0x44, 0x0f, 0x22, 0xc0, HLT);
+    const told: number[][] = [];
+    Object.assign(guest.host, {
+      setTaskPriority: (...args: number[]) => void told.push(args),
+    });
+    assertEquals(guest.run(), "hlt");
+    assertEquals(told, [[0, 9]]);
+    guest.enter("long", 0x44, 0x0f, 0x20, 0xc0, HLT); // mov rax, cr8
+    guest.vcpu.setTaskPriority(3);
+    assertEquals(guest.run(), "hlt");
+    assertEquals(guest.vcpu.getRegisters().rax, 3n);
+    assertEquals(told.length, 1);
+  });
+
+  kvmTest(
+    "INIT keeps MSRs, a startup IPI says where it goes on",
+    { mode },
+    () => {
+      using guest = new Guest({ mode });
+      const sysenterEip = 0x176;
+      guest.enter("long", HLT);
+      assertEquals(guest.run(), "hlt");
+      guest.vcpu.setMsr(sysenterEip, 0x1234n);
+      guest.vcpu.init();
+      const { cr0, efer, cs } = guest.vcpu.getSystemRegisters();
+      assertEquals([cr0 & 0x8000_0001n, efer], [0n, 0n]);
+      assertEquals([cs.selector, cs.base], [0xf000, 0xffff_0000n]);
+      assertEquals(guest.vcpu.getRegisters().rip, 0xfff0n);
+      assertEquals(guest.vcpu.getMsr(sysenterEip), 0x1234n);
+      // mov ax, cs; hlt
+      guest.memory.write(0x1_2000, new Uint8Array([0x8c, 0xc8, HLT]));
+      guest.vcpu.startup(0x12);
+      assertEquals(guest.run(), "hlt");
+      assertEquals(guest.vcpu.getRegisters().rax, 0x1200n);
+    },
+  );
+
   kvmTest("linear addresses are translated", { mode }, () => {
     using guest = new Guest({ mode });
     guest.enter("long", HLT);

@@ -10,6 +10,7 @@ CALLS         equ 0x300000      ; dword: hypercalls to make
 SEED          equ 0x300008      ; qword, not 0
 RAM_END       equ 0x300010      ; qword
 GUARD_SKIP    equ 0x300018      ; dword: bytes of a guard that a call may write at its start
+CALL_CODE     equ 0x300040      ; qword: code to call instead of VMCALL and VMMCALL, or 0
 ; Counted for the outside.
 MSRS          equ 0x300020      ; dword: MSR accesses
 FAULTS        equ 0x300024      ; dword: exceptions taken
@@ -203,17 +204,24 @@ hypercall:
   pop rdx
   pop rcx
   mov byte [fault], 0
+  mov [saved_rsp], rsp
   test al, 3
   jz .compatibility
   lea rbx, [.done]
   mov [resume], rbx
+  cmp qword [abs CALL_CODE], 0
+  jne .code
   bt eax, 3
   jc .vmmcall
   vmcall
   jmp .done
+.code:
+  call qword [abs CALL_CODE]
+  jmp .done
 .vmmcall:
   vmmcall
 .done:
+  mov rsp, [saved_rsp]          ; a fault in the code left its return address
   cmp byte [fault], 0
   jne .fault
   ; bits 63:44 and 31:16 of a result are 0
@@ -241,7 +249,6 @@ hypercall:
   mov esi, r8d
   mov rdi, r8
   shr rdi, 32
-  push .back
   jmp far dword [.compatibility_pointer]
 .back:
   shl rdx, 32
@@ -252,16 +259,24 @@ align 8
 .compatibility_pointer:
   dd compatibility
   dw 0x18
+align 8
+saved_rsp:
+  dq 0
 bits 32
 compatibility:
   ; the faults come back to 64-bit code by their IRET, which goes to the CS of the fault
   mov dword [resume], .done
+  cmp dword [CALL_CODE], 0
+  jne .code
   vmcall
+  jmp .done
+.code:
+  call dword [CALL_CODE]
 .done:
   jmp 8:.long
 bits 64
 .long:
-  ret
+  jmp hypercall.back
 default rel
 
 ; One access to a debug MSR, or a read of any synthetic MSR.

@@ -6,6 +6,7 @@ import {
 } from "../../core/backend.ts";
 import { GuestMemory } from "../../core/guest_memory.ts";
 import { HvMsr } from "../../hyperv/defs/msr.ts";
+import type { LocalApics } from "../../hyperv/local_apics.ts";
 import { Partition, type PartitionOptions } from "../../hyperv/partition.ts";
 import {
   memoryPair,
@@ -21,11 +22,50 @@ export class TestClock {
   }
 }
 
+/** An interrupt that was raised. */
+export interface Raised {
+  vcpu: number;
+  vector: number;
+  autoEoi: boolean;
+}
+
+/** Local APICs that keep what they are told. */
+export class TestApics implements LocalApics {
+  #raised: Raised[] = [];
+  /** Processors whose interrupts were ended. */
+  readonly ended: number[] = [];
+  /** Register writes, as `vcpu offset value` in hexadecimal. */
+  readonly written: string[] = [];
+  readonly #registers = new Map<number, number>();
+  interrupt(vcpu: number, vector: number, autoEoi: boolean): void {
+    this.#raised.push({ vcpu, vector, autoEoi });
+  }
+  endOfInterrupt(vcpu: number): void {
+    this.ended.push(vcpu);
+  }
+  read(vcpu: number, offset: number): number {
+    return this.#registers.get(vcpu * 0x1000 + offset) ?? 0;
+  }
+  write(vcpu: number, offset: number, value: number): void {
+    this.#registers.set(vcpu * 0x1000 + offset, value);
+    this.written.push(
+      [vcpu, offset, value].map((n) => n.toString(16)).join(" "),
+    );
+  }
+  /** The interrupts that were raised since the last look. */
+  take(): Raised[] {
+    const raised = this.#raised;
+    this.#raised = [];
+    return raised;
+  }
+}
+
 /** A partition with its surroundings. */
 export interface Bench {
   partition: Partition;
   memory: GuestMemory;
   clock: TestClock;
+  apics: TestApics;
   /** The debugger's end. */
   peer: MemoryTransport;
   /** The partition's end. */
@@ -35,14 +75,17 @@ export interface Bench {
 /** Bytes of RAM in a {@linkcode bench}. */
 export const RAM = 0x4_0000;
 
-/** A partition over 256 KiB of RAM with a debug device on a wire in memory. */
+/** A partition over 256 KiB of RAM with local APICs and a debug device on a wire in memory. */
 export function bench(
-  options: Omit<Partial<PartitionOptions>, "syndbg"> & {
+  options: Omit<Partial<PartitionOptions>, "syndbg" | "apics"> & {
     /** How the debug device is used; `none` leaves it out. */
     mode?: "msr" | "hypercall" | "none";
+    /** False: a machine without local APICs. */
+    withApics?: boolean;
   } = {},
 ): Bench {
-  const { mode = "msr", ...rest } = options;
+  const { mode = "msr", withApics = true, ...rest } = options;
+  const apics = new TestApics();
   const memory = new GuestMemory(RAM, 0);
   const clock = new TestClock();
   const [wire, peer] = memoryPair();
@@ -50,10 +93,11 @@ export function bench(
   const partition = new Partition({
     memory,
     clock,
+    ...(withApics && { apics }),
     ...(mode !== "none" && { syndbg: { transport: wire, mode } }),
     ...rest,
   });
-  return { partition, memory, clock, peer, wire };
+  return { partition, memory, clock, apics, peer, wire };
 }
 
 /** RDMSR: the value, or undefined where the guest gets #GP. */
@@ -93,6 +137,8 @@ export interface CallOptions {
   protectedMode?: boolean;
   cpl?: number;
   vcpu?: number;
+  /** XMM0 to XMM5 as 64-bit halves. */
+  xmm?: readonly bigint[];
 }
 
 const RAX = 0, RCX = 2, RDX = 4, RBX = 6, RSI = 12, RDI = 14, R8 = 16;
@@ -115,6 +161,7 @@ export function vmcall(
     protectedMode = true,
     cpl = 0,
     vcpu = 0,
+    xmm,
   } = options;
   const gpr = new Uint32Array(32).fill(0xa5a5_a5a5);
   if (longMode) {
@@ -130,7 +177,16 @@ export function vmcall(
     words(first, RBX, RCX);
     words(second, RDI, RSI);
   }
-  const frame: HypercallFrame = { vcpu, longMode, protectedMode, cpl, gpr };
+  const halves = new BigUint64Array(12);
+  if (xmm !== undefined) halves.set(xmm);
+  const frame: HypercallFrame = {
+    vcpu,
+    longMode,
+    protectedMode,
+    cpl,
+    gpr,
+    xmm: new Uint8Array(halves.buffer),
+  };
   switch (partition.hypercall(frame)) {
     case HypercallResult.Handled:
       return longMode

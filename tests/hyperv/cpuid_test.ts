@@ -101,3 +101,37 @@ Deno.test("the leaf of limits tells the number of processors", () => {
   const { partition } = bench({ vcpus: 4 });
   assertEquals(leaf(partition, 0x40000005)!.eax, 4);
 });
+
+Deno.test("the leaves offer what needs local APICs where there are some", () => {
+  const offered = (options: Parameters<typeof bench>[0]): number[] => {
+    const { partition } = bench({ mode: "none", ...options });
+    const features = leaf(partition, 0x40000003)!;
+    const hints = leaf(partition, 0x40000004)!;
+    return [features.eax, features.ebx, features.edx, hints.eax];
+  };
+  // Timers with direct mode, the SynIC, and APIC registers by MSR.
+  assertEquals(offered({}), [0x2aff, 0x10_0030, 0x8_4510, 0xe2c]);
+  assertEquals(offered({ synic: false }), [0x2af3, 0x10_0000, 0x4510, 0xc2c]);
+  assertEquals(
+    offered({ withApics: false }),
+    [0xae3, 0x10_0000, 0x4510, 0x824],
+  );
+  assertEquals(
+    offered({ withApics: false, synic: true }),
+    offered({ withApics: false }),
+  );
+});
+
+Deno.test("the invariant TSC is offered where it is wanted", () => {
+  const offered = (tscInvariant: boolean): number =>
+    leaf(bench({ tscInvariant }).partition, 0x40000003)!.eax & 1 << 15;
+  assertEquals(offered(false), 0);
+  assertEquals(offered(true), 1 << 15);
+});
+
+Deno.test("the leaf of recommendations limits spinning where others run", () => {
+  const spins = (vcpus: number): number =>
+    leaf(bench({ vcpus }).partition, 0x40000004)!.ebx;
+  assertEquals(spins(1), 0xffff_ffff);
+  assertEquals(spins(2), 0xfff);
+});

@@ -90,13 +90,11 @@ const STAGES: Stage[] = [
 
 /** A partition in the state that stages 0 to `last` build up, but for the last access. */
 function upTo(last: number): Bench {
-  const b = bench({ enforceCpuid: true });
-  let leaves = bareLeaves(b.partition);
-  for (const stage of STAGES.slice(0, last + 1)) {
-    leaves = setBits(leaves, stage.add ?? []);
-    if (stage.synic) b.partition.enableSynic();
-  }
-  b.partition.setCpuid(leaves);
+  const stages = STAGES.slice(0, last + 1);
+  const synic = stages.some((stage) => stage.synic);
+  const b = bench({ enforceCpuid: true, synic });
+  const bits = stages.flatMap(({ add }) => add ?? []);
+  b.partition.setCpuid(setBits(bareLeaves(b.partition), bits));
   return b;
 }
 
@@ -132,7 +130,10 @@ Deno.test("invariant TSC shows with 03.EAX.15 exactly when the MSR's bit is set"
 
 Deno.test("the VMM is told whenever the invariant TSC may show or vanish", () => {
   let told = 0;
-  const { partition } = bench({ onTscInvariant: () => told++ });
+  const { partition } = bench({
+    tscInvariant: true,
+    onTscInvariant: () => told++,
+  });
   wrmsr(partition, HvMsr.TscInvariantControl, 1n);
   assertEquals(told, 1);
   partition.reset();
@@ -166,7 +167,6 @@ const ENFORCED: [LeafBit, number[]][] = [
 for (const [bit, open] of ENFORCED) {
   Deno.test(`with CPUID enforced ${bit} opens its MSRs and no others`, () => {
     const { partition } = bench({ enforceCpuid: true });
-    partition.enableSynic();
     partition.setCpuid(setBits(bareLeaves(partition), [bit, "82.EAX.1"]));
     for (const msr of range(0x40000000, 0x400001ff)) {
       assertEquals(
@@ -180,7 +180,6 @@ for (const [bit, open] of ENFORCED) {
 
 Deno.test("without enforcement all MSRs are open but SynDbg's without 82.EAX.1", () => {
   const { partition } = bench();
-  partition.enableSynic();
   const bare = bareLeaves(partition);
   partition.setCpuid(bare);
   for (const [bit, msrs] of ENFORCED) {
@@ -201,7 +200,6 @@ Deno.test("without enforcement all MSRs are open but SynDbg's without 82.EAX.1",
 
 Deno.test("without Hv#1 in leaf 0x40000001 every synthetic MSR is #GP", () => {
   const { partition } = bench();
-  partition.enableSynic();
   partition.setCpuid(
     partition.cpuidEntries().filter((entry) => entry.leaf !== 0x40000001),
   );
@@ -236,8 +234,21 @@ Deno.test("MSRs of other rooms are unknown, not refused", () => {
   }
 });
 
-Deno.test("an end-of-interrupt register has nothing to read", () => {
-  const { partition } = bench();
-  assertEquals(rdmsr(partition, HvMsr.Eoi), undefined);
-  assert(wrmsr(partition, HvMsr.Eoi, 0n));
+Deno.test("without local APICs their MSRs and those of the SynIC and its timers are #GP", () => {
+  const { partition } = bench({ withApics: false });
+  const msrs = [
+    HvMsr.Eoi,
+    HvMsr.Icr,
+    HvMsr.Tpr,
+    HvMsr.Eom,
+    HvMsr.Simp,
+    HvMsr.Sint0,
+    HvMsr.Stimer0Config,
+    HvMsr.Stimer3Count,
+  ];
+  for (const msr of msrs) {
+    assertEquals(rdmsr(partition, msr), undefined, hex(msr));
+    assert(!wrmsr(partition, msr, 0n), hex(msr));
+  }
+  assert(wrmsr(partition, HvMsr.VpAssistPage, 0n));
 });

@@ -1,7 +1,7 @@
 /** What the synthetic MSRs do beside their gates, and the partition's life. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { HvMsr } from "../../hyperv/defs/msr.ts";
-import type { CrashReport } from "../../hyperv/partition.ts";
+import type { CrashReport } from "../../hyperv/crash.ts";
 import {
   bench,
   bytes,
@@ -78,6 +78,76 @@ Deno.test("the reference TSC page gives the time that the MSR gives", () => {
   assert(memory.read(0x4018, 4096 - 24).every((n) => n === 0));
 });
 
+// Frequencies of hosts, odd ones, and the slowest whose scale has 64 bits.
+for (
+  const tscFrequency of [
+    1_000_000_000,
+    2_445_404_000,
+    3_000_000_007,
+    10_000_001,
+  ]
+) {
+  Deno.test(`at ${tscFrequency} Hz page and register agree to the unit for years`, () => {
+    const clock = { tscFrequency, tsc: 987_654_321n, readTsc: () => clock.tsc };
+    const { partition, memory } = bench({ clock });
+    assert(wrmsr(partition, HvMsr.ReferenceTsc, 0x4001n));
+    const scale = memory.view.getBigUint64(0x4008, true);
+    const offset = memory.view.getBigInt64(0x4010, true);
+    const start = clock.tsc;
+    for (let ticks = 1n; ticks < 1n << 58n; ticks = ticks * 7n + 3n) {
+      clock.tsc = start + ticks;
+      const page = (clock.tsc * scale >> 64n) + offset;
+      const register = rdmsr(partition, HvMsr.TimeRefCount)!;
+      assertEquals(page, register, `after ${ticks} ticks`);
+      const exact = ticks * 10_000_000n / BigInt(tscFrequency);
+      const error = register - exact;
+      assert(
+        error >= -1n && error <= 1n,
+        `${ticks}: ${register}, not ${exact}`,
+      );
+    }
+  });
+}
+
+Deno.test("a TSC too slow for a scale leaves the page invalid; the register counts", () => {
+  const clock = {
+    tscFrequency: 10_000_000,
+    tsc: 0n,
+    readTsc: () => clock.tsc,
+  };
+  const { partition, memory } = bench({ clock });
+  memory.writeU32(0x4000, 5);
+  assert(wrmsr(partition, HvMsr.ReferenceTsc, 0x4001n));
+  assertEquals(memory.view.getUint32(0x4000, true), 0);
+  clock.tsc = 123n;
+  assertEquals(rdmsr(partition, HvMsr.TimeRefCount), 123n);
+});
+
+Deno.test("the page's sequence number changes and is never 0 or all ones", () => {
+  const { partition, memory } = bench();
+  for (const [before, after] of [[0, 1], [7, 8], [0xffff_fffe, 1], [-1, 1]]) {
+    memory.writeU32(0x4000, before!);
+    wrmsr(partition, HvMsr.ReferenceTsc, 0x4001n);
+    assertEquals(memory.view.getUint32(0x4000, true), after);
+  }
+  memory.writeU32(0x4000, 7);
+  wrmsr(partition, HvMsr.ReferenceTsc, 0x4000n);
+  assertEquals(memory.view.getUint32(0x4000, true), 7, "not enabled");
+});
+
+Deno.test("each processor's run time is its own, and no guest writes it", () => {
+  const ran = [5n, 70n];
+  const { partition } = bench({ vcpus: 2, runTime: (vcpu) => ran[vcpu]! });
+  assertEquals(rdmsr(partition, HvMsr.VpRuntime, 1), 0n);
+  ran[1] = 100n;
+  assertEquals(rdmsr(partition, HvMsr.VpRuntime, 0), 0n);
+  assertEquals(rdmsr(partition, HvMsr.VpRuntime, 1), 30n);
+  assert(!wrmsr(partition, HvMsr.VpRuntime, 0n, 1));
+  assert(partition.hostWriteMsr(1, HvMsr.VpRuntime, 1000n));
+  ran[1] = 101n;
+  assertEquals(rdmsr(partition, HvMsr.VpRuntime, 1), 1001n);
+});
+
 Deno.test("a reference TSC page outside RAM is kept and not filled", () => {
   const { partition } = bench();
   for (const gpa of [BigInt(RAM), 1n << 60n]) {
@@ -146,9 +216,52 @@ Deno.test("a crash message outside RAM is none, and an endless one is cut", () =
   assertEquals(crash(0x1000n, 0xffff_ffff_ffff_ffffn)!.length, 4096);
 });
 
+// Bits 7 to 0 vector, 16 enabled, 63 to 32 processor.
+Deno.test("a guest whose TSC has changed is told by the interrupt that it asked for", () => {
+  const rows: [bigint, { vcpu: number; vector: number }[]][] = [
+    [1n << 32n | 0x1_00f3n, [{ vcpu: 1, vector: 0xf3 }]],
+    [1n << 32n | 0x00f3n, []],
+    [0x1_000fn, []],
+    [2n << 32n | 0x1_00f3n, []],
+  ];
+  for (const [control, raised] of rows) {
+    const { partition, apics } = bench({ vcpus: 2 });
+    wrmsr(partition, HvMsr.ReenlightenmentControl, control);
+    partition.update();
+    assertEquals(apics.take(), []);
+    partition.tscChanged();
+    assertEquals(partition.untilNext(), 0);
+    partition.update();
+    partition.update();
+    assertEquals(
+      apics.take(),
+      raised.map((one) => ({ ...one, autoEoi: false })),
+    );
+    assertEquals(partition.untilNext(), Infinity);
+  }
+});
+
+Deno.test("state from another TSC's partition is news for the guest", () => {
+  const from = bench();
+  wrmsr(from.partition, HvMsr.ReenlightenmentControl, 0x1_00f3n);
+  wrmsr(from.partition, HvMsr.ReferenceTsc, 0x4001n);
+  from.clock.tsc = 100n * 5000n;
+  const state = from.partition.save();
+  for (const tscFrequency of [1_000_000_000, 2_000_000_000]) {
+    const clock = { tscFrequency, readTsc: () => 77_000n };
+    const to = bench({ clock });
+    to.memory.writeU32(0x4000, 41);
+    to.partition.restore(state);
+    to.partition.update();
+    const told = tscFrequency === from.clock.tscFrequency ? 0 : 1;
+    assertEquals(to.apics.take().length, told);
+    assertEquals(to.memory.view.getUint32(0x4000, true), 42);
+    assertEquals(rdmsr(to.partition, HvMsr.TimeRefCount), 5000n);
+  }
+});
+
 Deno.test("a SINT with a vector below 16 is #GP unless masked", () => {
   const { partition } = bench();
-  partition.enableSynic();
   for (const sint of [0, 15]) {
     const msr = HvMsr.Sint0 + sint;
     assertEquals(rdmsr(partition, msr), 0x1_0000n, "masked at reset");
@@ -161,7 +274,6 @@ Deno.test("a SINT with a vector below 16 is #GP unless masked", () => {
 
 Deno.test("SynIC version and end of message", () => {
   const { partition } = bench();
-  partition.enableSynic();
   assertEquals(rdmsr(partition, HvMsr.Sversion), 1n);
   assert(!wrmsr(partition, HvMsr.Sversion, 1n));
   assert(wrmsr(partition, HvMsr.Eom, 5n));
@@ -170,7 +282,6 @@ Deno.test("SynIC version and end of message", () => {
 
 Deno.test("pages for the guest outside RAM are #GP where they are enabled", () => {
   const { partition } = bench();
-  partition.enableSynic();
   for (const msr of [SIMP, SIEFP, HvMsr.VpAssistPage]) {
     assert(!wrmsr(partition, msr, BigInt(RAM) | 1n));
     assert(!wrmsr(partition, msr, 0xffff_ffff_ffff_f001n));
@@ -190,7 +301,6 @@ Deno.test("enabling the assist page clears its first word only", () => {
 
 Deno.test("a timer's count stops and starts it", () => {
   const { partition } = bench();
-  partition.enableSynic();
   const CONFIG = HvMsr.Stimer0Config + 2, COUNT = CONFIG + 1;
   // SINT 2, enabled.
   wrmsr(partition, CONFIG, 0x2_0001n);
@@ -207,11 +317,21 @@ Deno.test("a timer's count stops and starts it", () => {
 
 Deno.test("registers of one vCPU are its own", () => {
   const { partition } = bench({ vcpus: 2 });
-  wrmsr(partition, HvMsr.Tpr, 5n, 1);
-  assertEquals(rdmsr(partition, HvMsr.Tpr, 0), 0n);
-  assertEquals(rdmsr(partition, HvMsr.Tpr, 1), 5n);
-  partition.resetVcpu(1);
-  assertEquals(rdmsr(partition, HvMsr.Tpr, 1), 0n);
+  const registers = [
+    HvMsr.VpAssistPage,
+    HvMsr.Scontrol,
+    HvMsr.Sint0 + 7,
+    HvMsr.Stimer0Config,
+    HvMsr.Stimer3Count,
+  ];
+  for (const msr of registers) {
+    const before = rdmsr(partition, msr, 0);
+    assert(wrmsr(partition, msr, 0x50n, 1));
+    assertEquals(rdmsr(partition, msr, 0), before);
+    assertEquals(rdmsr(partition, msr, 1), 0x50n);
+    partition.resetVcpu(1);
+    assertEquals(rdmsr(partition, msr, 1), before);
+  }
 });
 
 // State. ----------------------------------------------------------------------
@@ -242,7 +362,6 @@ const STORED = [
 
 function filled(): ReturnType<typeof bench> {
   const b = bench();
-  b.partition.enableSynic();
   for (const [n, msr] of STORED.entries()) {
     const value = msr === HvMsr.TscInvariantControl ? 1n : BigInt(n) << 12n;
     b.partition.hostWriteMsr(0, msr, value);
@@ -255,7 +374,6 @@ Deno.test("state survives a way as JSON-like plain data", () => {
   from.clock.tsc = 7_000n;
   const state = structuredClone(from.partition.save());
   const to = bench();
-  to.partition.enableSynic();
   to.clock.tsc = 1_000_000n;
   to.partition.restore(state);
   for (const msr of STORED) {
@@ -298,13 +416,53 @@ Deno.test("state of another kind is refused", () => {
     TypeError,
     "Cannot restore partition",
   );
-  assertThrows(() => partition.restore({ ...state, words: [1] }), TypeError);
+  const processor = state.processors[0]!;
+  const timer = processor.timers[0]!;
+  const { syndbg } = state;
+  const odd: unknown[] = [
+    { words: [1] },
+    { words: state.words.map(() => 0.5) },
+    { words: undefined },
+    { referenceTime: 5 },
+    { tscFrequency: undefined },
+    { processors: undefined },
+    { processors: [] },
+    { processors: [processor, processor] },
+    { processors: [null] },
+    { processors: [{ ...processor, assistPage: [0] }] },
+    { processors: [{ ...processor, runTime: 0 }] },
+    { processors: [{ ...processor, synic: processor.synic.slice(1) }] },
+    { processors: [{ ...processor, timers: [timer] }] },
+    ...[
+      { config: [1] },
+      { count: -1n },
+      { count: 1n << 64n },
+      { expiration: undefined },
+      { waiting: 1 },
+    ].map((bad) => ({
+      processors: [{
+        ...processor,
+        timers: [...processor.timers.slice(1), { ...timer, ...bad }],
+      }],
+    })),
+    { syndbg: null },
+    { syndbg: { ...syndbg, pendingPage: "0" } },
+    { syndbg: { ...syndbg, frames: undefined } },
+  ];
+  wrmsr(partition, HvMsr.SyndbgSendBuffer, 0x77n);
+  for (const change of odd) {
+    assertThrows(
+      () => partition.restore(Object.assign({ ...state }, change)),
+      TypeError,
+      "Cannot restore partition",
+    );
+  }
+  assertEquals(rdmsr(partition, HvMsr.SyndbgSendBuffer), 0x77n, "not touched");
 });
 
 Deno.test("reset takes every register back to its value at power-on", () => {
   const { partition, clock } = filled();
   const fresh = bench();
-  fresh.partition.enableSynic();
   clock.tsc = 123_456n;
   partition.reset();
   for (let msr = 0x40000000; msr < 0x40000200; msr++) {

@@ -6,6 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { MsrResult } from "../../core/backend.ts";
 import type { GuestMemory } from "../../core/guest_memory.ts";
 import { HvMsr } from "../../hyperv/defs/msr.ts";
+import type { Partition } from "../../hyperv/partition.ts";
 import { bench, identify, RAM, vmcall } from "./_partition.ts";
 
 const RESULTS = Object.values(MsrResult);
@@ -53,6 +54,11 @@ class Random {
 const DEBUG_MSRS = [0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xff].map((n) =>
   0x4000_0000 + n
 );
+/** The SynIC's, the timers' and the local APIC's, with what goes into them more often than chance would have it. */
+const VP_MSRS = [
+  ...[0x70, 0x71, 0x72, 0x73, 0x80, 0x82, 0x83, 0x83, 0x84, 0x90, 0x91, 0x9f],
+  ...[0xb0, 0xb1, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7],
+].map((n) => 0x4000_0000 + n);
 const CODES = [
   0x69,
   0x6a,
@@ -108,6 +114,27 @@ class WriteWatch {
   }
 }
 
+/** The processors' message pages, in which timers write. */
+function messagePages(partition: Partition): Range[] {
+  return [0, 1].map((vcpu) => {
+    const simp = partition.hostReadMsr(vcpu, HvMsr.Simp)!;
+    return [simp & ~0xfffn, (simp & 1n) !== 0n ? PAGE : 0];
+  });
+}
+
+/** A value that a synthetic MSR may well be given. */
+function plausible(random: Random, msr: number, now: bigint): bigint {
+  if (msr >= HvMsr.Stimer0Config && msr <= HvMsr.Stimer3Count) {
+    return (msr & 1) === 0
+      ? BigInt(random.below(0x4_0000))
+      : random.pick([0n, 1n, BigInt(random.below(5000)), now + 2000n, now]);
+  }
+  if (msr >= HvMsr.Sint0 && msr <= HvMsr.Sint15) {
+    return BigInt(random.below(0x8_0000));
+  }
+  return random.gpa() | BigInt(random.below(2));
+}
+
 /** From an address to the end of its page. */
 function restOfPage(gpa: bigint): Range {
   return [gpa, PAGE - Number(gpa % BigInt(PAGE))];
@@ -116,15 +143,20 @@ function restOfPage(gpa: bigint): Range {
 for (const profile of ["hyperv", "kvm"] as const) {
   Deno.test(`${profile}: ${ITERATIONS} random accesses and calls do no harm`, () => {
     const random = new Random(0x5eed_1234);
-    const b = bench({ profile, vcpus: 2 });
-    const { partition, memory, peer, clock } = b;
-    partition.enableSynic();
+    const flushed = [0, 0];
+    const b = bench({
+      profile,
+      vcpus: 2,
+      onTlbFlush: (vcpu) => flushed[vcpu]!++,
+    });
+    const { partition, memory, peer, clock, apics } = b;
     identify(partition);
     const value = new Uint32Array(2);
     const watch = new WriteWatch(memory);
     let recv = 0n;
     let pending = 0n;
     const done = { read: 0, write: 0, call: 0 };
+    let interrupts = 0;
     for (let n = 0; n < ITERATIONS; n++) {
       clock.tsc += BigInt(random.below(50_000));
       // The debugger's side is as wild as the guest's.
@@ -135,10 +167,23 @@ for (const profile of ["hyperv", "kvm"] as const) {
       }
       if (peer.pending > 100) peer.purgeIncoming();
       const vcpu = random.below(2);
-      const anyMsr = random.below(4) === 0;
-      const msr = anyMsr
-        ? 0x4000_0000 + random.below(0x300)
-        : random.pick(DEBUG_MSRS);
+      watch.during("time", messagePages(partition), () => {
+        if (random.below(4) === 0) partition.update();
+        if (random.below(8) === 0) {
+          partition.endOfInterrupt(vcpu, random.below(256));
+        }
+      });
+      assert(partition.untilNext() >= 0);
+      for (const raised of apics.take()) {
+        assert(raised.vcpu < 2 && raised.vector >= 16 && raised.vector < 256);
+        interrupts++;
+      }
+      const msr = random.pick([
+        0x4000_0000 + random.below(0x300),
+        random.pick(VP_MSRS),
+        random.pick(DEBUG_MSRS),
+        random.pick(DEBUG_MSRS),
+      ]);
       switch (random.below(4)) {
         case 0: {
           const result = watch.during(
@@ -153,10 +198,13 @@ for (const profile of ["hyperv", "kvm"] as const) {
         case 1: {
           const data = msr === HvMsr.SyndbgControl
             ? BigInt((random.word() & 0xffff_0000) >>> 0 | random.below(4))
-            : random.gpa() | BigInt(anyMsr ? random.below(2) : 0);
+            : DEBUG_MSRS.includes(msr)
+            ? random.gpa()
+            : plausible(random, msr, partition.referenceTime());
           if (msr === HvMsr.SyndbgPendingBuffer) pending = data;
           if (msr === HvMsr.SyndbgRecvBuffer) recv = data;
-          const allowed: Range[] = [[pending, 1]];
+          // A timer that is late writes its message at once.
+          const allowed: Range[] = [[pending, 1], ...messagePages(partition)];
           if (msr === HvMsr.SyndbgControl) allowed.push(restOfPage(recv));
           // Pages that the guest gives by number, whose low bits are flags.
           if (!DEBUG_MSRS.includes(msr)) allowed.push([data & ~0xfffn, PAGE]);
@@ -199,10 +247,13 @@ for (const profile of ["hyperv", "kvm"] as const) {
             : random.pick(CODES);
           const fields = random.below(4) === 0
             ? BigInt(random.word()) << 32n | BigInt(random.word())
-            : BigInt(random.below(2) << 16);
+            // Fast or not, a header, reps.
+            : BigInt(random.below(2) << 16 | random.below(3) << 17) |
+              BigInt(random.below(3)) << 32n;
           const options = {
             vcpu,
             longMode: random.below(2) === 0,
+            xmm: Array.from({ length: 12 }, () => BigInt(random.below(4))),
             cpl: random.below(16) === 0 ? 3 : 0,
           };
           const control = fields & ~0xffffn | BigInt(code);
@@ -240,5 +291,6 @@ for (const profile of ["hyperv", "kvm"] as const) {
     watch.compare();
     assertEquals(done.read + done.write + done.call, ITERATIONS);
     assert(done.read > 20_000 && done.write > 20_000 && done.call > 40_000);
+    assert(interrupts > 1000 && flushed[0]! > 500 && flushed[1]! > 500);
   });
 }

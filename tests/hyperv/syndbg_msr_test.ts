@@ -217,6 +217,7 @@ for (const profile of PROFILES) {
     b.memory.write(SEND, bytes("kern"));
     const serve = (index: number, control: bigint): bigint =>
       partition.serveSyndbgExit(
+        0,
         index,
         control,
         BigInt(SEND),

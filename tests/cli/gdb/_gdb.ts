@@ -67,6 +67,8 @@ export interface Served {
 export async function serve(...args: readonly string[]): Promise<Served> {
   const process = startCli([
     "run",
+    "--backend",
+    "interp",
     "--gdb",
     ":0",
     "--timeout",

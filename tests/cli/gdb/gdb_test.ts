@@ -192,7 +192,12 @@ Deno.test("run --gdb turns away what is no address, and --gdb-wait alone", async
     ["--gdb", ":0", "--gdb-arch", "arm"],
   ];
   for (const args of cases) {
-    const { code, stderr } = await runCli("run", ...args);
+    const { code, stderr } = await runCli(
+      "run",
+      "--backend",
+      "interp",
+      ...args,
+    );
     assertEquals(code, 2, args.join(" "));
     assertMatch(stderr, /^Cannot .*\n$/, args.join(" "));
   }

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import { PicPair } from "../../../core/devices/pic.ts";
 
 const MASTER = 0x20, SLAVE = 0xa0;
@@ -309,4 +309,24 @@ Deno.test("PicPair's reset masks everything", () => {
   bench.pic.reset();
   assertEquals(bench.line, false);
   assertEquals([bench.in(0x21), bench.irr(MASTER)], [0xff, 0]);
+});
+
+Deno.test("PicPair comes back as it was saved, and refuses what is no state", () => {
+  const bench = new Bench();
+  bench.pulse(4);
+  bench.take();
+  bench.pulse(12, 1);
+  const state = structuredClone(bench.pic.save());
+  const other = new Bench();
+  other.pic.restore(state);
+  assertEquals(other.take(), 0x21);
+  assertEquals([other.isr(MASTER), other.irr(SLAVE)], [0x12, 0x10]);
+  other.out(MASTER, EOI);
+  other.out(MASTER, EOI);
+  assertEquals(other.take(), 0x2c);
+  assertThrows(
+    () => other.pic.restore({ ...state, second: { mask: 256 } }),
+    TypeError,
+    "Cannot restore interrupt controller: invalid",
+  );
 });

@@ -1,4 +1,4 @@
-import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { Pit, PIT_FREQUENCY } from "../../../core/devices/pit.ts";
 
 class Bench {
@@ -315,4 +315,42 @@ Deno.test("Pit's reset stops it", () => {
   bench.pass(100_000);
   assertEquals(bench.edges, edges);
   assertEquals(bench.in(0x61) & 3, 0);
+});
+
+Deno.test("Pit goes on at another time as it was saved, and refuses what is no state", () => {
+  const bench = new Bench();
+  bench.out(0x43, 0x34, 0xb0);
+  bench.out(0x40, 0xe8, 0x03);
+  bench.out(0x42, 0x10, 0x27);
+  bench.out(0x61, 1);
+  bench.pass(400);
+  bench.out(0x43, 0x80);
+  const state = structuredClone(bench.pit.save());
+  const other = new Bench();
+  other.ticks = 1_000_000;
+  other.pit.restore(state);
+  assertAlmostEquals(other.pit.untilNext(), 600 * NS_PER_TICK, 1);
+  assertEquals(other.word(0x40), 600);
+  assertEquals(other.word(0x42), bench.word(0x42));
+  other.pass(600);
+  assertEquals(other.edges, 1);
+  const [first, ...rest] = state["channels"] as Record<string, unknown>[];
+  for (
+    const channels of [undefined, [], [{ ...first, mode: 6 }, ...rest], [
+      { ...first, passed: Infinity },
+      ...rest,
+    ]]
+  ) {
+    assertThrows(
+      () => other.pit.restore({ ...state, channels }),
+      TypeError,
+      "Cannot restore timer: invalid",
+    );
+  }
+  // What no timer would save does no harm.
+  other.pit.restore({
+    ...state,
+    channels: [{ ...first, reload: 0, access: 0 }, ...rest],
+  });
+  assertEquals(other.pit.untilNext() > 0, true);
 });

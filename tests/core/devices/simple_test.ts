@@ -1,8 +1,9 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import {
   debugExit,
   debugText,
   keyboardController,
+  resetControl,
   sink,
   systemControl,
 } from "../../../core/devices/simple.ts";
@@ -72,4 +73,38 @@ Deno.test("keyboardController passes its tests and answers once", () => {
   assertEquals(ask(0xd0) & 3, 3);
   ask(0x20);
   assertEquals(device.readPort(0x60, 1), 0);
+});
+
+Deno.test("resetControl resets by bit 2 and keeps the kind of reset", () => {
+  let resets = 0;
+  const device = resetControl(() => resets++);
+  device.writePort(0xcf9, 1, 2);
+  assertEquals([device.readPort(0xcf9, 1), resets], [2, 0]);
+  device.writePort(0xcf9, 1, 6);
+  assertEquals([device.readPort(0xcf9, 1), resets], [2, 1]);
+});
+
+Deno.test("devices of a register come back as they were saved, and refuse what is no state", () => {
+  const keyboard = keyboardController(() => {});
+  const system = systemControl(() => {});
+  keyboard.writePort(0x64, 1, 0xaa);
+  system.writePort(0x92, 1, 0);
+  const saved = [keyboard.save(), system.save()];
+  keyboard.reset();
+  system.reset();
+  assertEquals([keyboard.readPort(0x64, 1) & 1, system.readPort(0x92, 1)], [
+    0,
+    2,
+  ]);
+  keyboard.restore(saved[0]!);
+  system.restore(saved[1]!);
+  assertEquals(
+    [keyboard.readPort(0x60, 1), system.readPort(0x92, 1)],
+    [0x55, 0],
+  );
+  assertThrows(
+    () => keyboard.restore({ answer: -1, command: 0 }),
+    TypeError,
+    "Cannot restore keyboard controller: invalid answer",
+  );
 });

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import { Uart } from "../../../core/devices/uart.ts";
 
 const BASE = 0x3f8;
@@ -192,4 +192,71 @@ Deno.test("Uart's reset clears every register, the input and the line", () => {
     [IER, IIR, LCR, MCR, LSR, SCRATCH].map(read),
     [0, 1, 0, 0, 0x60, 0],
   );
+});
+
+Deno.test("Uart is what Linux takes for a 16550A that needs no workaround", () => {
+  // The probes of drivers/tty/serial/8250/8250_port.c, in their order.
+  const { line, read, write } = setup();
+  const IER_ALL = 0x0f, LOOP = 0x10;
+  // autoconfig: interrupt enables, loopback, kind of FIFO.
+  write(IER, 0);
+  assertEquals(read(IER) & IER_ALL, 0);
+  write(IER, IER_ALL);
+  assertEquals(read(IER) & IER_ALL, IER_ALL);
+  write(IER, 0);
+  write(MCR, LOOP | 0x0a);
+  assertEquals(read(MSR) & 0xf0, 0x90);
+  write(MCR, 0);
+  write(LCR, 0xbf);
+  assertEquals(read(2) === 0, false);
+  write(LCR, 0);
+  write(FCR, 1);
+  assertEquals(read(IIR) >> 6, 3);
+  // No enhanced features, no 64-byte FIFO, no bit 6 in IER.
+  for (const lcr of [0x80, 0xbf]) {
+    write(LCR, lcr);
+    assertEquals(read(2) === 0, false);
+  }
+  write(LCR, 0);
+  write(FCR, 0x21);
+  assertEquals(read(IIR) >> 5, 6);
+  write(IER, 0x40);
+  assertEquals(read(IER), 0);
+  // startup: the interrupt for an empty transmitter comes each time that it is enabled.
+  write(FCR, 7);
+  write(FCR, 0);
+  assertEquals([read(LSR), read(IIR) & 1], [0x60, 1]);
+  for (let n = 0; n < 2; n++) {
+    write(IER, 2);
+    assertEquals(read(IIR) & 0x0f, 2);
+    write(IER, 0);
+  }
+  write(MCR, 8);
+  write(IER, 2);
+  assertEquals([read(LSR) & 0x40, read(IIR) & 1, line()], [0x40, 0, false]);
+});
+
+Deno.test("Uart comes back as it was saved, and refuses what is no state", () => {
+  const { uart, write } = setup();
+  write(IER, 1);
+  write(MCR, 8);
+  write(LCR, 3);
+  uart.receive(new Uint8Array([1, 2, 3]));
+  const state = structuredClone(uart.save());
+  const other = setup();
+  other.uart.restore(state);
+  assertEquals(other.line(), true);
+  assertEquals([DATA, DATA, DATA, LCR].map(other.read), [1, 2, 3, 3]);
+  for (
+    const bad of [{}, { ...state, mcr: 32 }, { ...state, input: [256] }, {
+      ...state,
+      input: new Array(5000).fill(0),
+    }]
+  ) {
+    assertThrows(
+      () => other.uart.restore(bad),
+      TypeError,
+      "Cannot restore serial port: invalid",
+    );
+  }
 });

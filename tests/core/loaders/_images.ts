@@ -96,3 +96,56 @@ export function concat(
   }
   return whole;
 }
+
+/** What a bzImage is like; the defaults are a modern kernel's. */
+export interface BzImageShape {
+  version?: number;
+  can64?: boolean;
+  relocatable?: boolean;
+  high?: boolean;
+  preferred?: bigint;
+  initSize?: number;
+  initrdMax?: number;
+  commandLineSize?: number;
+  headerLength?: number;
+  /** Instructions, `at` bytes from the start of the protected-mode part. */
+  code?: readonly number[];
+  at?: number;
+}
+
+/** Builds a bzImage with two sectors of setup. */
+export function bzImage(shape: BzImageShape = {}): Uint8Array<ArrayBuffer> {
+  const image = new Uint8Array(0x1000);
+  const view = new DataView(image.buffer);
+  image[0x1f1] = 1;
+  view.setUint16(0x1fe, 0xaa55, true);
+  image[0x201] = shape.headerLength ?? 0x6a;
+  view.setUint32(0x202, 0x5372_6448, true);
+  view.setUint16(0x206, shape.version ?? 0x20f, true);
+  image[0x211] = shape.high === false ? 0 : 1;
+  view.setUint32(0x22c, shape.initrdMax ?? 0x7fff_ffff, true);
+  image[0x234] = shape.relocatable === false ? 0 : 1;
+  image[0x236] = shape.can64 === false ? 0 : 1;
+  view.setUint32(0x238, shape.commandLineSize ?? 0x7fff, true);
+  view.setBigUint64(0x258, shape.preferred ?? 0x20_0000n, true);
+  view.setUint32(0x260, shape.initSize ?? 0x1_0000, true);
+  image.set(shape.code ?? [], 0x400 + (shape.at ?? 0x200));
+  return image;
+}
+
+/** A note of an ELF file; `size` lies about its length. */
+export function note(
+  name: string,
+  type: number,
+  value: readonly number[],
+  size = value.length,
+): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(12 + name.length + value.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, name.length, true);
+  view.setUint32(4, size, true);
+  view.setUint32(8, type, true);
+  bytes.set(new TextEncoder().encode(name), 12);
+  bytes.set(value, 12 + name.length);
+  return bytes;
+}

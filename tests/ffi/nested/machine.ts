@@ -199,7 +199,8 @@ export async function bootNested(
   const { stdout, stderr } = await new Deno.Command("qemu-system-x86_64", {
     args: [
       ...["-accel", "tcg,thread=multi", "-cpu", "EPYC-v3,+svm"],
-      ...["-M", "q35", "-smp", "2", "-m", "1536"],
+      // One processor: QEMU loses changes that another makes to the kernel's code, and the kernel dies of it.
+      ...["-M", "q35", "-smp", "1", "-m", "1536"],
       ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
       ...["-serial", "stdio"],
       ...["-kernel", image.kernel, "-initrd", image.initramfs],

@@ -13,9 +13,12 @@ import {
 
 /** What runs inside; SYNDBG_NESTED_TESTS adds to it. */
 const TESTS = [
-  ...["exits", "run", "state", "debug", "hypercall", "kernel_hyperv"],
-  "release",
-].map((name) => `tests/ffi/${name}_test.ts`);
+  ...[
+    ...["exits", "run", "state", "debug", "hypercall", "kernel_hyperv"],
+    ...["release", "differential"],
+  ].map((name) => `tests/ffi/${name}_test.ts`),
+  "tests/conformance",
+];
 
 /** What the machine boots, or what is missing for it. */
 async function prepare(): Promise<NestedImage | string> {

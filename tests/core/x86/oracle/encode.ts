@@ -4,7 +4,7 @@
  * A form is written much as in the SDM: `F3 0F BC /r v`. Words in front of the opcode are mandatory
  * prefixes; `V.F2.0F38` in their place makes a VEX encoding. After the opcode:
  * - `+r`: the opcode's low three bits are a register;
- * - `/r`, `/0` to `/7`: ModRM follows; with `m` or `x` nearly always of memory or of a register;
+ * - `/r`, `/0` to `/7`: ModRM follows; with `m` or `x` nearly always of memory or of a register, with `M` or `r` always;
  * - `b`, `v`, `y`, `s`: operands of 8; 16, 32 or 64; 32 or 64; 16 or 64 (32 in 32-bit code) bits;
  * - `ib iw iz iv`: immediates, `o`: a direct address, `j`: 16 or 32 bits to a place near by;
  * - `64`, `32`: only in code of that kind.
@@ -24,7 +24,7 @@ export interface Form {
   readonly register: boolean;
   /** ModRM.reg, -1 for any, undefined without ModRM. */
   readonly reg: number | undefined;
-  readonly prefer: "m" | "x" | undefined;
+  readonly prefer: "m" | "x" | "M" | "r" | undefined;
   readonly size: "b" | "v" | "y" | "s" | undefined;
   readonly immediates: readonly string[];
   readonly bits: 32 | 64 | undefined;
@@ -61,7 +61,7 @@ export function parseForm(text: string): Form {
     else if (word === "+r") register = true;
     else if (word === "/r") reg = -1;
     else if (/^\/[0-7]$/.test(word)) reg = Number(word[1]);
-    else if (word === "m" || word === "x") prefer = word;
+    else if (/^[mxMr]$/.test(word)) prefer = word as Form["prefer"];
     else if ("bvys".includes(word)) size = word as Form["size"];
     else if (/^(i[bwzv]|o|j)$/.test(word)) immediates.push(word);
     else throw new SyntaxError(`Cannot parse form: ${text}`);
@@ -111,6 +111,7 @@ function target(random: Random, window: number, length: number): number {
  *
  * @param registers Changed so that a memory operand lies in the window.
  * @param at Where the code will be, for addresses relative to RIP.
+ * @param lock Whether it may have a LOCK prefix, allowed or not.
  */
 export function encode(
   random: Random,
@@ -120,6 +121,7 @@ export function encode(
   at: number,
   window: number,
   length: number,
+  lock = true,
 ): Encoded {
   const long = bits === 64;
   const count = long ? 16 : 8;
@@ -156,6 +158,8 @@ export function encode(
       ? !random.once(16)
       : form.prefer === "x"
       ? random.once(16)
+      : form.prefer === "M" || form.prefer === "r"
+      ? form.prefer === "M"
       : random.once(2);
     const reg = (r & 7) << 3;
     if (!memory) {
@@ -271,7 +275,7 @@ export function encode(
   if (random.once(24)) {
     prefixes.push(random.pick(long ? [0x26, 0x3e, 0x65] : [0x3e]));
   }
-  if (random.once(24)) prefixes.push(0xf0);
+  if (random.once(24) && lock) prefixes.push(0xf0);
   while (prefixes.length > 0) {
     head.push(...prefixes.splice(random.below(prefixes.length), 1));
   }

@@ -5,7 +5,7 @@
  * changes the registers that its return restores, and the exception that ends
  * the snippet brings it back with all registers saved.
  *
- * Build: gcc -O2 -static-pie -o native native.c
+ * Build: gcc -O2 -static-pie -mno-red-zone -o native native.c
  * A static program that is not at a fixed address leaves the low addresses,
  * which the snippets use, free.
  */
@@ -27,14 +27,21 @@
 #define CODE_PAGE 0x8000
 #define WINDOW_PAGES 0xd000
 #define WINDOW_END 0xf000
+/* Most bytes of a snippet. */
+#define CODE_MAX 96
+
+/* How much of the XSAVE area is set and told: x87 state or nothing. */
+#define STATE_X87 160
+#define XSTATE_BV 512
 
 struct request {
   uint8_t bits, length;
   uint16_t window_length;
   uint32_t window;
   uint32_t flags, code;
-  uint8_t bytes[16];
+  uint8_t bytes[CODE_MAX];
   uint64_t registers[16];
+  uint32_t state_length, unused;
 };
 
 struct response {
@@ -55,7 +62,7 @@ static void read_all(void *to, size_t length) {
   if (fread(to, 1, length, stdin) != length) _exit(2);
 }
 
-static void finish(const greg_t *g) {
+static void finish(const greg_t *g, const void *area) {
   struct response response = {
       .vector = (uint32_t)g[REG_TRAPNO],
       .error = (uint32_t)g[REG_ERR],
@@ -67,9 +74,16 @@ static void finish(const greg_t *g) {
     response.registers[n] = (uint64_t)g[REGISTERS[n]];
   fwrite(&response, sizeof response, 1, stdout);
   fwrite((void *)(uintptr_t)request.window, 1, request.window_length, stdout);
+  fwrite(area, 1, request.state_length, stdout);
 }
 
-static void next(greg_t *g) {
+static void set_state(uint8_t *area) {
+  if (request.state_length == 0) return;
+  read_all(area, request.state_length);
+  area[XSTATE_BV] |= 1;
+}
+
+static void next(greg_t *g, uint8_t *area) {
   size_t got = fread(&request, 1, sizeof request, stdin);
   if (got == 0) {
     fflush(stdout);
@@ -79,13 +93,15 @@ static void next(greg_t *g) {
       request.code + request.length > CODE_PAGE + 0x1000 ||
       request.length > sizeof request.bytes ||
       request.window < WINDOW_PAGES ||
-      request.window + request.window_length > WINDOW_END)
+      request.window + request.window_length > WINDOW_END ||
+      (request.state_length != 0 && request.state_length != STATE_X87))
     _exit(3);
   /* INT3 everywhere else, so that whatever a snippet does ends soon. */
   memset((void *)CODE_PAGE, 0xcc, 0x1000);
   memcpy((void *)(uintptr_t)request.code, request.bytes, request.length);
   memset((void *)WINDOW_PAGES, 0, WINDOW_END - WINDOW_PAGES);
   read_all((void *)(uintptr_t)request.window, request.window_length);
+  set_state(area);
   for (int n = 0; n < 16; n++)
     g[REGISTERS[n]] = (greg_t)request.registers[n];
   g[REG_RIP] = request.code;
@@ -96,10 +112,14 @@ static void next(greg_t *g) {
 
 static void handle(int number, siginfo_t *info, void *context) {
   (void)number, (void)info;
-  greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
-  if (running) finish(g);
+  /* AC is not for us; NT and ID would stay for the next snippet. */
+  __asm__ volatile("pushfq\n\tandl $~0x244000, (%%rsp)\n\tpopfq" : : : "cc", "memory");
+  /* 32-bit code needs them, and may have changed them; 64-bit code does not look. */
+  __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(DATA));
+  mcontext_t *machine = &((ucontext_t *)context)->uc_mcontext;
+  if (running) finish(machine->gregs, machine->fpregs);
   running = 1;
-  next(g);
+  next(machine->gregs, (uint8_t *)machine->fpregs);
 }
 
 static void map(uintptr_t at, size_t length, int protection) {
@@ -124,8 +144,6 @@ int main(void) {
   const int signals[] = {SIGTRAP, SIGILL, SIGFPE, SIGSEGV, SIGBUS};
   for (size_t n = 0; n < sizeof signals / sizeof *signals; n++)
     sigaction(signals[n], &action, NULL);
-  /* 32-bit code needs them; 64-bit code does not look. */
-  __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(DATA));
   __asm__ volatile("int3");
   return 1;
 }

@@ -12,6 +12,15 @@ Deno.test("a repeated read of slow memory does not stretch the slice", () => {
   assertEquals(m.get("rcx"), 0x7fff_ffff - m.mmioReads);
 });
 
+Deno.test("x87 instructions, which are slow, count for more than others", () => {
+  // Every look at the clock is half a slice.
+  let now = 0;
+  const m = new Machine(() => now += 0.5e6).protected();
+  m.code("DB E3 D9 E8 40 D8 C0 EB FB"); // fninit; fld1; next: inc eax; fadd st0, st0; jmp next
+  assertEquals(m.vcpu.run(1).reason, "interrupted");
+  assertLess(m.get("rax"), 3000);
+});
+
 Deno.test("a kick ends a run", () => {
   const m = new Machine().protected();
   m.code("EB FE"); // jmp $
