@@ -72,17 +72,6 @@ export interface MachineDebugger {
   /** Whether a vCPU has to wait. When it no longer has to, the machine is to be woken. */
   holds(vcpu: Vcpu): boolean;
   /**
-   * A vCPU stopped at a debug event, or its run is to end. False: as without a debugger; else the
-   * debugger holds it, or it runs on.
-   */
-  stopped(vcpu: Vcpu, exit: VcpuExit): boolean;
-}
-
-/** Decides when vCPUs run, as {@linkcode Machine.debugger}. */
-export interface MachineDebugger {
-  /** Whether a vCPU has to wait. When it no longer has to, the machine is to be woken. */
-  holds(vcpu: Vcpu): boolean;
-  /**
    * A vCPU stopped at a debug event, or the run is to end. False: as without a debugger; else the
    * debugger holds it, or it runs on.
    */

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
+import { gdb, missing, serve } from "./cli/gdb/_gdb.ts";
 import { runProgram, serveRepository } from "./_remote.ts";
 
 const ROOT = new URL("../", import.meta.url);
@@ -38,11 +39,27 @@ for (
 ) {
   const task = /^deno task (\S+)$/.exec(command)?.[1];
   if (task === "test") continue; // This very run.
+  if (command.includes("--gdb-wait")) continue; // Waits for GDB, which comes below.
   Deno.test(`README command: ${command}`, async () => {
     const { code, stdout, stderr } = await runShell(command);
     assertEquals(code, 0, stdout + stderr);
   });
 }
+
+Deno.test({
+  name: "README's GDB session leaves a guest that ends",
+  ignore: missing() !== undefined,
+  async fn() {
+    const [connect, ...commands] = blocks("gdb")[0]!.trim().split("\n");
+    assertEquals(connect, "target remote :1234");
+    assertStringIncludes(README, "run --gdb :1234 --gdb-wait\n");
+    const stub = await serve("--gdb-wait");
+    const text = await gdb(undefined, stub.address, commands);
+    assertStringIncludes(text, "\ncs             0x8");
+    assertStringIncludes(text, "  efer 0000");
+    assertEquals((await stub.finish()).code, 0);
+  },
+});
 
 Deno.test("README names tasks that there are", () => {
   const names = [...README.matchAll(/deno task (\w+)/g)].map((match) =>

@@ -238,8 +238,7 @@ function layout(architecture: string, features: readonly Feature[]): Layout {
   };
 }
 
-/** Registers of 32 bits, for guests that have no others. */
-export const I386: Layout = layout("i386", [
+const I386_FEATURES: readonly Feature[] = [
   {
     name: "org.gnu.gdb.i386.core",
     types: EFLAGS_TYPE,
@@ -271,7 +270,16 @@ export const I386: Layout = layout("i386", [
       control("efer", 32, "efer_flags"),
     ],
   },
-]);
+];
+
+/** Registers of 32 bits. */
+export const I386: Layout = layout("i386", I386_FEATURES);
+
+/**
+ * The same for a CPU in 16-bit code. GDB takes the greater one of this architecture and what its
+ * user or file says, so that `i386` can still be had, as `i8086` could not be the other way round.
+ */
+export const I8086: Layout = layout("i8086", I386_FEATURES);
 
 /** Registers of 64 bits. */
 export const AMD64: Layout = layout("i386:x86-64", [
@@ -323,6 +331,17 @@ export const AMD64: Layout = layout("i386:x86-64", [
     ],
   },
 ]);
+
+/**
+ * What GDB is to be told of a vCPU for the time of a connection, for it does not ask again.
+ *
+ * @param amd64 64-bit registers even if long mode is not active.
+ */
+export function layoutFor(vcpu: Vcpu, amd64: boolean): Layout {
+  const system = vcpu.getSystemRegisters();
+  if (amd64 || longMode(system)) return AMD64;
+  return system.cs.db ? I386 : I8086;
+}
 
 /** Number of hexadecimal digits. */
 function digits({ bits }: Register): number {

@@ -10,10 +10,8 @@ import {
 import { DebugMemory } from "./memory.ts";
 import { fromBytes, PACKET_SIZE, toBytes } from "./packet.ts";
 import {
-  AMD64,
-  I386,
   type Layout,
-  longMode,
+  layoutFor,
   readAll,
   readOne,
   writeAll,
@@ -75,15 +73,14 @@ export class Session {
     this.#o = options;
     this.#vcpu = machine.vcpus[0]!;
     this.#memory = new DebugMemory(machine.vm.memory, execution.breakpoints);
-    this.#layout = options.amd64 || longMode(this.#vcpu.getSystemRegisters())
-      ? AMD64
-      : I386;
+    this.#layout = layoutFor(this.#vcpu, options.amd64);
     execution.onStop = (stop) => this.#stopped(stop);
     execution.attach();
   }
 
-  /** The guest's run is over: it was a process that exited. */
+  /** The guest's run is over: for a client that waits it was a process that exited. */
   ended(code: number): void {
+    if (!this.#waiting) return;
     this.#o.send(`W${(code & 255).toString(16).padStart(2, "0")}`);
   }
 

@@ -499,10 +499,12 @@ export function afterSingle(
 ): void {
   const i = cpu.i32;
   if (shadowed) i[SHADOW] = 0;
-  // A shadow made by MOV SS holds #DB back until after the next instruction.
-  if (
-    (trap && !cpu.trapDone && i[SHADOW] !== MOV_SS_SHADOW) || cpu.hostStep
-  ) pendSingleStep(cpu);
+  // A shadow made by MOV SS holds #DB back until after the next instruction. INT3 that stopped for
+  // the host was not executed.
+  const trapped = trap && !cpu.trapDone && i[SHADOW] !== MOV_SS_SHADOW;
+  if (i[ACTIVITY] !== Activity.GuestDebug && (trapped || cpu.hostStep)) {
+    pendSingleStep(cpu);
+  }
   updateMode(cpu);
 }
 

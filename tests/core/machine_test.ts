@@ -706,3 +706,43 @@ Deno.test("Machine's reset puts all of it back, and tells its guest interface", 
   assertEquals([vcpu.resets, resets], [1, 1]);
   assertEquals(await machine.run(), { kind: "halted" });
 });
+
+Deno.test("Machine.run asks its debugger who runs, and tells it what would end the run", async () => {
+  const script: VcpuExit[] = [
+    { reason: "debug", rip: 0n, dr6: 0n, breakpoint: true },
+    { reason: "internal-error", message: "no" },
+    { reason: "hlt" },
+    INTERRUPTED,
+    { reason: "shutdown" },
+  ];
+  let runs = 0;
+  const { machine } = fake(() => script[runs++]!);
+  const told: string[] = [];
+  let held = true;
+  machine.debugger = {
+    holds: () => held,
+    stopped: (_vcpu, { reason }) => {
+      told.push(reason);
+      held = reason === "hlt";
+      return reason !== "shutdown";
+    },
+  };
+  const run = machine.run();
+  for (const expected of [0, 3]) {
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    assertEquals(runs, expected);
+    held = false;
+    machine.wake();
+  }
+  assertEquals(await run, { kind: "shutdown" });
+  assertEquals(told, ["debug", "internal-error", "hlt", "shutdown"]);
+});
+
+Deno.test("Machine.run ends a guest that its debugger holds", async () => {
+  const { machine } = fake(() => INTERRUPTED);
+  machine.debugger = { holds: () => true, stopped: () => true };
+  assertEquals(await machine.run({ timeout: 30 }), { kind: "timeout" });
+  const run = machine.run();
+  machine.stop({ kind: "reset" });
+  assertEquals(await run, { kind: "reset" });
+});

@@ -63,6 +63,35 @@ for (const mode of MODES) {
     assertEquals(guest.run(), "hlt");
   });
 
+  kvmTest("the guest gets its own breakpoint when it is passed on", {
+    mode,
+    lacking: lacking(mode, "INT3", int3, NOP, INT3, HLT),
+  }, () => {
+    using guest = new Guest({ mode });
+    assertEquals(debug(guest, int3, NOP, INT3, HLT).reason, "debug");
+    guest.vcpu.passBreakpoint();
+    // There is no interrupt table.
+    assertEquals(guest.run(), "shutdown");
+  });
+
+  kvmTest(
+    "interrupts that are blocked wait until the guest halts",
+    { mode },
+    () => {
+      using guest = new Guest({ mode });
+      const STI = 0xfb;
+      guest.enter("protected", STI, NOP, NOP, HLT);
+      guest.host.vector = 0x30;
+      guest.vcpu.setInterruptRequest(true);
+      guest.vcpu.setGuestDebug({ singleStep: true, blockInterrupts: true });
+      for (const offset of [1, 2, 3]) {
+        const exit = guest.vcpu.run(1000);
+        if (exit.reason !== "debug") throw new Error(exit.reason);
+        assertEquals(exit.rip, BigInt(CODE + offset));
+      }
+    },
+  );
+
   kvmTest("a hardware breakpoint stops at its address", {
     mode,
     lacking: lacking(mode, "debug registers", AT_CODE_2, NOP, NOP, 0x40, HLT),

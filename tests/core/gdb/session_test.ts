@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { AMD64, I386 } from "../../../core/gdb/registers.ts";
+import { AMD64, I386, I8086 } from "../../../core/gdb/registers.ts";
 import { CODE, debugged, finish, GdbClient } from "./_client.ts";
 
 const SPIN = "EB FE";
@@ -68,6 +68,9 @@ Deno.test("the target description comes in pieces and fits the mode of the CPU",
     "E00",
   );
   await finish(d);
+  const real = debugged(SPIN, { address: 0x7c00, mode: "real" });
+  assertEquals(await read(real.client), I8086.xml);
+  await finish(real);
   const wide = debugged(SPIN, {}, { amd64: true });
   assertEquals(await read(wide.client), AMD64.xml);
   await finish(wide);

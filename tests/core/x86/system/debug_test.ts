@@ -263,3 +263,61 @@ Deno.test("the host's breakpoint registers hide the guest's", () => {
   m.vcpu.setGuestDebug(undefined);
   assertEquals(m.run(), "hlt");
 });
+
+/** Offset in the code at which the host's debugging has stopped the vCPU. */
+function stopAt(m: Machine): number {
+  const exit = m.vcpu.run(10);
+  if (exit.reason !== "debug") throw new Error(exit.reason);
+  return Number(exit.rip);
+}
+
+Deno.test("a step of the host ends where a fault or an interrupt is handled", () => {
+  const m = new Machine().protected().code("FB 90 0F 0B"); // sti; nop; ud2
+  m.vcpu.setGuestDebug({ singleStep: true });
+  assertEquals([stopAt(m), stopAt(m)], [At.code + 1, At.code + 2]);
+  assertEquals(stopAt(m), At.handlers + 8 * 6);
+
+  const n = new Machine().protected().code("FB 90 90 F4");
+  n.vcpu.setGuestDebug({ singleStep: true });
+  n.vectors.push(0x30);
+  n.vcpu.setInterruptRequest(true);
+  assertEquals([stopAt(n), stopAt(n)], [At.code + 1, At.code + 2]);
+  assertEquals(stopAt(n), At.handlers + 8 * 0x30);
+});
+
+Deno.test("interrupts that the host blocks wait until the vCPU halts", () => {
+  const m = new Machine().protected().code("FB 90 90 F4 90");
+  m.vcpu.setGuestDebug({ singleStep: true, blockInterrupts: true });
+  m.vectors.push(0x30);
+  m.vcpu.setInterruptRequest(true);
+  for (const next of [1, 2, 3, 4]) assertEquals(stopAt(m), At.code + next);
+  assertEquals(stopAt(m), At.handlers + 8 * 0x30);
+});
+
+Deno.test("the guest gets its own INT3 when the host passes it", () => {
+  for (const singleStep of [false, true]) {
+    const m = new Machine().protected().code("90 66 CC F4"); // with a prefix
+    m.vcpu.setRegisters({ rip: BigInt(At.code + 1) });
+    m.vcpu.setGuestDebug({ softwareBreakpoints: true, singleStep });
+    const exit = m.vcpu.run(10);
+    if (exit.reason !== "debug") throw new Error(exit.reason);
+    assertEquals([exit.breakpoint, Number(exit.rip)], [true, At.code + 1]);
+    m.vcpu.passBreakpoint();
+    if (singleStep) {
+      assertEquals(stopAt(m), At.handlers + 8 * 3);
+      m.vcpu.setGuestDebug(undefined);
+    }
+    assertEquals(m.trap(), 3);
+    assertEquals(m.pushed(1, 4), [At.code + 3]);
+  }
+});
+
+Deno.test("the guest's trap flag works while the host's breakpoint registers are in force", () => {
+  const m = new Machine().protected().code("90 90");
+  m.vcpu.setRegisters({ rflags: BigInt(2 | TF) });
+  m.vcpu.setGuestDebug({
+    hardwareBreakpoints: { addresses: [0x7000n, 0n, 0n, 0n], dr7: 0x402n },
+  });
+  assertEquals(m.trap(), 1);
+  assertEquals(m.pushed(1, 4), [At.code + 1]);
+});
