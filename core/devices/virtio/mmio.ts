@@ -74,11 +74,6 @@ export class VirtioMmio implements MmioDevice {
     };
   }
 
-  /** Lets the device look at a queue again, because the world has something for the driver. */
-  wake(queue: number): void {
-    this.#device.notify(queue, this.#link);
-  }
-
   readMmio(offset: number, data: Uint8Array): void {
     if (offset >= Register.Config) {
       const { config } = this.#device;
@@ -162,7 +157,9 @@ export class VirtioMmio implements MmioDevice {
         this.#queueSelect = value;
         return;
       case Register.QueueNotify:
-        if (value < this.#queues.length) this.wake(value);
+        if (value < this.#queues.length) {
+          this.#device.notify(value, this.#link);
+        }
         return;
       case Register.InterruptAck:
         this.#cause(this.#causes & ~value);
