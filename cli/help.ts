@@ -68,6 +68,8 @@ Options:
   --entry-mode MODE   real, protected or long
   --linux KERNEL      Boot a Linux kernel: a bzImage, or an ELF file by PVH
   --initrd FILE       Its initial RAM disk
+  --disk FILE[,ro]    A virtio disk for Linux, ro: read-only; may be repeated,
+                      up to 7
   --append TEXT       Command line for a multiboot image or for Linux (there
                       default "console=ttyS0")
   --module FILE       Module for a multiboot image; may be repeated

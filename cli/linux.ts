@@ -1,6 +1,10 @@
 import { installAcpi } from "../core/acpi/tables.ts";
+import { attachVirtio } from "../core/devices/virtio/attach.ts";
+import { VirtioBlock } from "../core/devices/virtio/block.ts";
+import { VirtioEntropy } from "../core/devices/virtio/entropy.ts";
 import { loadLinux } from "../core/loaders/linux.ts";
 import type { Machine } from "../core/machine.ts";
+import { openDisk } from "./disk.ts";
 import { type GuestImage, loadOrRefuse, readImage } from "./image_file.ts";
 import { enterRawMode, ESCAPE_HELP, EscapeFilter } from "./terminal.ts";
 import { type Options, UsageError } from "./usage.ts";
@@ -9,7 +13,8 @@ import { type Options, UsageError } from "./usage.ts";
 const FOREIGN = ["module", "address", "entry", "entry-mode"];
 
 /**
- * Reads the kernel that `--linux` names, and its RAM disk. They come with the machine's ACPI tables.
+ * Reads the kernel that `--linux` names, and its RAM disk. They come with virtio devices and with the
+ * machine's ACPI tables, which tell of those.
  *
  * @throws {UsageError} If they cannot be read, or options do not go with them.
  */
@@ -28,12 +33,17 @@ export function linuxImage(options: Options): GuestImage {
     commandLine: options.value("append") ?? "console=ttyS0",
     ...(initrd !== undefined && { initrd: readImage(initrd) }),
   };
+  const disks = options.values("disk").map(openDisk);
   return {
     data,
     load: ({ machine, memory }) =>
       loadOrRefuse(() => {
         loadLinux(memory, machine.vcpus[0]!, data, settings);
-        installAcpi(memory, { cpus: machine.vcpus.length });
+        const virtio = attachVirtio(machine, memory, [
+          new VirtioEntropy(),
+          ...disks.map((disk, n) => new VirtioBlock(disk, `disk${n}`)),
+        ]);
+        installAcpi(memory, { cpus: machine.vcpus.length, virtio });
       }),
   };
 }

@@ -48,7 +48,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       "linux",
       "initrd",
     ],
-    collect: ["debug", "module"],
+    collect: ["debug", "module", "disk"],
     optional: { trace: "text" },
     alias: { c: "command" },
   });
@@ -70,6 +70,10 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   }
   const output = new ConsoleOutput(Deno.stdout);
   const linux = options.value("linux") !== undefined;
+  const lone = ["initrd", "disk"].find((name) => options.values(name).length);
+  if (!linux && lone !== undefined) {
+    throw new UsageError(`Cannot use --${lone} without --linux`);
+  }
   const image = linux ? linuxImage(options) : plainImage(options, path);
   const { backend, note } = openBackend(
     options,

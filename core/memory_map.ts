@@ -29,10 +29,14 @@ export const Interrupt = {
   Com1: 4,
   Clock: 8,
   Acpi: 9,
+  /** The first of the virtio devices', each of which has its own. */
+  Virtio: 16,
 } as const;
 
 /** Guest-physical addresses of devices, above all RAM. */
 export const Mmio = {
+  /** virtio devices, one after the other. */
+  Virtio: 0xfeb0_0000,
   IoApic: 0xfec0_0000,
 } as const;
 

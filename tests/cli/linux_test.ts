@@ -129,7 +129,9 @@ Deno.test("run --linux refuses what is no kernel, and options that do not go wit
         [["--linux", path], "Cannot load Linux image: cut off: 3 bytes"],
         [["--linux", "/nonexistent"], "Cannot read /nonexistent"],
         [["--linux", path, "--initrd", "/none"], "Cannot read /none"],
+        [["--linux", path, "--disk", "/none,ro"], "Cannot use --disk /none,ro"],
         [["--linux", path, "--module", path], "with --module"],
+        [[path, "--disk", path], "Cannot use --disk without --linux"],
         [["--linux", path, path], `Cannot use --linux with ${path}`],
       ] as const
     ) {
