@@ -39,6 +39,9 @@ run with exit code V * 2 + 1; HLT with interrupts off and a reset end it with 0.
 
 Options:
   --backend NAME      auto, interp or kvm (default auto)
+  --guest NAME        Built-in guest instead of an image: demo, or target, which a
+                      KDNET debugger attaches to (key 1.2.3.4; --append
+                      "key=W.X.Y.Z port=N" sets them)
   --memory SIZE       RAM, such as 64M (default 64M)
   --mode MODE         What OPTIONS tells the guest to use: msr or hypercall
                       (default msr)

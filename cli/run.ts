@@ -10,6 +10,7 @@ import { openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
 import { openDebug } from "./debug_options.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
+import { targetGuest } from "./guests/target_guest.ts";
 import { helpText } from "./help.ts";
 import { reportOutcome, withInterrupt } from "./outcome.ts";
 import {
@@ -22,12 +23,16 @@ import {
   UsageError,
 } from "./usage.ts";
 
+/** The guests that are built in. */
+const GUESTS = { demo: demoGuest, target: targetGuest };
+
 /** Runs a guest image; returns the exit code. */
 export async function runCommand(args: readonly string[]): Promise<number> {
   const options = parseOptions("run", args, {
     boolean: ["no-syndbg", "enforce-cpuid"],
     string: [
       "backend",
+      "guest",
       "memory",
       "mode",
       "profile",
@@ -48,12 +53,18 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   if (more.length > 0) {
     throw new UsageError(`Cannot run ${path}: unexpected argument ${more[0]}`);
   }
+  const builtIn = options.value("guest");
+  if (path !== undefined && builtIn !== undefined) {
+    throw new UsageError(`Cannot run ${path}: --guest ${builtIn} is given too`);
+  }
   const timeout = options.value("timeout");
   const limit = timeout === undefined
     ? Infinity
     : parseDuration("timeout", timeout);
   const output = new ConsoleOutput(Deno.stdout);
-  const image = path === undefined ? demoGuest() : readImage(path);
+  const image = path === undefined
+    ? GUESTS[parseChoice("guest", builtIn ?? "demo", ["demo", "target"])]()
+    : readImage(path);
   const settings = machineSettings(options, output);
   const load = loadSettings(options);
   const wire = await openDebug(options.values("debug"));

@@ -329,7 +329,7 @@ export class KdHost {
       const value = found();
       if (value !== undefined) return value;
       if (performance.now() > end) throw new Error(`Waited in vain: ${what}`);
-      let timer: number | undefined;
+      let timer: ReturnType<typeof setTimeout> | undefined;
       const late = await new Promise<boolean>((resolve) => {
         this.#changed.push(() => resolve(false));
         timer = setTimeout(() => resolve(true), 500);

@@ -1,5 +1,7 @@
 /* From multiboot's protected mode to main() in the upper half, and the way into every handler. */
 
+.file "boot.S"
+
 .set BASE, 0xffffffff80000000
 .set CODE, 8
 .set DATA, 16
