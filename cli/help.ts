@@ -48,6 +48,9 @@ Options:
   --kvm-hyperv BY     Who is Hyper-V on KVM: user (syndbg), kernel (KVM's own,
                       which hands debug commands on) or auto (default auto:
                       kernel where KVM has it)
+  --guest NAME        Built-in guest instead of an image: demo, or target, which a
+                      KDNET debugger attaches to (key 1.2.3.4; --append
+                      "key=W.X.Y.Z port=N" sets them)
   --memory SIZE       RAM, such as 64M (default 64M, for Linux 256M)
   --cpus N            vCPUs, 1 to 255 (default 1)
   --mode MODE         What OPTIONS tells the guest to use: msr or hypercall

@@ -11,6 +11,7 @@ import { ConsoleOutput } from "./console_output.ts";
 import { openDebug } from "./debug_options.ts";
 import { openGdb } from "./gdb.ts";
 import { demoGuest } from "./guests/demo_guest.ts";
+import { targetGuest } from "./guests/target_guest.ts";
 import { helpText } from "./help.ts";
 import { type GuestImage, loadOrRefuse, readImage } from "./image_file.ts";
 import { forwardInput, linuxImage, openConsole } from "./linux.ts";
@@ -27,12 +28,16 @@ import {
   UsageError,
 } from "./usage.ts";
 
+/** The guests that are built in. */
+const GUESTS = { demo: demoGuest, target: targetGuest };
+
 /** Runs a guest image; returns the exit code. */
 export async function runCommand(args: readonly string[]): Promise<number> {
   const options = parseOptions("run", args, {
     boolean: ["no-syndbg", "enforce-cpuid", "gdb-wait"],
     string: [
       ...BACKEND_OPTIONS,
+      "guest",
       "memory",
       "cpus",
       "mode",
@@ -174,7 +179,13 @@ function build(options: GuestMachineOptions): GuestMachine {
 
 /** Reads the image and checks the loader's options. */
 function plainImage(options: Options, path: string | undefined): GuestImage {
-  const data = path === undefined ? demoGuest() : readImage(path);
+  const builtIn = options.value("guest");
+  if (path !== undefined && builtIn !== undefined) {
+    throw new UsageError(`Cannot run ${path}: --guest ${builtIn} is given too`);
+  }
+  const data = path === undefined
+    ? GUESTS[parseChoice("guest", builtIn ?? "demo", ["demo", "target"])]()
+    : readImage(path);
   const settings: LoadOptions = {
     commandLine: options.value("append") ?? "",
     modules: options.values("module").map((path) => ({

@@ -186,6 +186,8 @@ Deno.test("run answers bad usage and bad images with one line and 2", async () =
       ["run", "--cpus", "two"],
       ["run", "--backend", "none"],
       ["run", "--mode", "x"],
+      ["run", "--guest", "x"],
+      ["run", path, "--guest", "demo"],
       ["run", "--debug", "tcp:1"],
       ["run", "--debug", "udp:1", "--debug", "udp:2"],
       ["run", "--debug", "pcap:/nonexistent/x"],

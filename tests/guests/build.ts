@@ -1,6 +1,6 @@
 /**
- * Assembles the guests. `deno task build:guests` writes the images; a test compares them.
- * Needs nasm.
+ * Builds the guests. `deno task build:guests` writes the images; a test compares them.
+ * Needs nasm and gcc.
  *
  * @module
  */
@@ -25,22 +25,63 @@ export const guests: readonly {
   })),
 ];
 
-/** Assembles a source file to a flat binary. */
-export async function assemble(source: string): Promise<Uint8Array> {
+/** Runs a tool that writes an image to a file, and reads that. */
+async function build(
+  tool: string,
+  args: readonly string[],
+): Promise<Uint8Array> {
   const out = await Deno.makeTempFile({ suffix: ".bin" });
   try {
-    const { success, stderr } = await new Deno.Command("nasm", {
-      args: ["-f", "bin", "-I", `${here}lib/`, "-o", out, here + source],
+    const { success, stderr } = await new Deno.Command(tool, {
+      args: [...args, "-o", out],
+      cwd: here,
+      env: { LC_ALL: "C" },
     }).output();
     if (!success) {
       throw new Error(
-        `Cannot assemble ${source}: ${new TextDecoder().decode(stderr)}`,
+        `Cannot build with ${tool}: ${new TextDecoder().decode(stderr)}`,
       );
     }
     return await Deno.readFile(out);
   } finally {
     await Deno.remove(out);
   }
+}
+
+/** Assembles a source file to a flat binary. */
+export function assemble(source: string): Promise<Uint8Array> {
+  return build("nasm", ["-f", "bin", "-I", "lib/", source]);
+}
+
+/** The target, whose image depends on the compiler. */
+export const target = {
+  source: "target/kernel.c",
+  module: new URL("../../cli/guests/target_guest.ts", import.meta.url)
+    .pathname,
+  name: "targetGuest",
+};
+
+/** Versions of gcc and of GNU ld that made the committed image of the target: Debian 12's. */
+export const TOOLS = { gcc: "12.2.0", ld: "2.40" };
+
+/** Folder of the stub, from here. */
+const STUB = "../../hyperv/kd/stub";
+
+/** Compiles the target: an ELF64 file with its symbols. No path gets into it. */
+export function compileTarget(): Promise<Uint8Array> {
+  const sources = [...Deno.readDirSync(new URL(`${STUB}/`, import.meta.url))]
+    .map(({ name }) => name).filter((name) => name.endsWith(".c")).sort();
+  return build("gcc", [
+    ..."-std=c11 -O2 -march=x86-64 -mcmodel=kernel -mno-red-zone".split(" "),
+    // The interpreter's guests have general registers only.
+    ..."-mgeneral-regs-only -ffreestanding -nostdlib -static".split(" "),
+    ..."-fno-pic -no-pie -fno-stack-protector -fcf-protection=none".split(" "),
+    ..."-fno-omit-frame-pointer -fno-asynchronous-unwind-tables".split(" "),
+    ..."-fno-ident -Wall -Wextra -T target/target.ld".split(" "),
+    "-Wl,--build-id=none,-z,max-page-size=4096,--no-warn-rwx-segments",
+    ...["-I", STUB, "target/boot.S", target.source],
+    ...sources.map((name) => `${STUB}/${name}`),
+  ]);
 }
 
 /** The module for an image: base64 text that is decoded at first use. */
@@ -70,4 +111,10 @@ if (import.meta.main) {
     await Deno.writeTextFile(module, moduleText(name, source, image));
     console.log(`${source}: ${image.length} bytes`);
   }
+  const image = await compileTarget();
+  await Deno.writeTextFile(
+    target.module,
+    moduleText(target.name, target.source, image),
+  );
+  console.log(`${target.source}: ${image.length} bytes`);
 }

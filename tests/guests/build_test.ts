@@ -1,5 +1,12 @@
 import { assertEquals } from "@std/assert";
-import { assemble, guests, moduleText } from "./build.ts";
+import {
+  assemble,
+  compileTarget,
+  guests,
+  moduleText,
+  target,
+  TOOLS,
+} from "./build.ts";
 
 /** Whether nasm is there. Where all parts are required its absence is a failure. */
 function hasNasm(): boolean {
@@ -26,3 +33,39 @@ for (const { source, module, name } of guests) {
     },
   });
 }
+
+/** What a tool says of its version, or undefined where there is no such tool. */
+function version(tool: string, option: string): string | undefined {
+  try {
+    const { stdout } = new Deno.Command(tool, { args: [option] }).outputSync();
+    return new TextDecoder().decode(stdout).split("\n")[0];
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    return undefined;
+  }
+}
+
+/** Whether gcc and ld are those that built the image: others give other bytes. */
+function hasTools(): boolean {
+  const gcc = version("gcc", "-dumpfullversion");
+  const ld = version("ld", "--version");
+  if (gcc === TOOLS.gcc && ld?.endsWith(` ${TOOLS.ld}`)) return true;
+  if (gcc === undefined && Deno.env.has("SYNDBG_REQUIRE_ALL")) return true;
+  console.log(
+    `Skipped: rebuilding the target byte for byte needs gcc ${TOOLS.gcc} and ld ${TOOLS.ld}; found ${gcc}, ${ld}`,
+  );
+  return false;
+}
+
+Deno.test({
+  name: "the committed image of the target is what its source gives",
+  ignore: !hasTools(),
+  async fn() {
+    const text = moduleText(
+      target.name,
+      target.source,
+      await compileTarget(),
+    );
+    assertEquals(await Deno.readTextFile(target.module), text);
+  },
+});
