@@ -4,10 +4,18 @@
  *
  * @module
  */
+import {
+  CACHE,
+  entry,
+  exists,
+  fetchKernel,
+  find,
+  PartMissing,
+  run,
+} from "../../_debian_kernel.ts";
 
-/** Where the kernel and the image are kept, outside the repository. */
-const CACHE = Deno.env.get("SYNDBG_NESTED_CACHE") ??
-  `${Deno.env.get("TMPDIR") ?? "/tmp"}/syndbg-nested`;
+export { PartMissing };
+
 const ROOT = new URL("../../../", import.meta.url).pathname;
 const MODULES = [
   "virt/lib/irqbypass.ko",
@@ -17,91 +25,6 @@ const MODULES = [
 /** What of the repository the tests inside need. */
 const PARTS = ["deno.json", "mod.ts", "core", "hyperv", "ffi", "cli", "tests"];
 const TOOLS = ["qemu-system-x86_64", "busybox", "cpio", "ldd", "dpkg"];
-const PACKAGE = /^linux-image-\S+-cloud-amd64-unsigned\b/;
-
-/** Something that the machine is made of is not there. */
-export class PartMissing extends Error {
-  override name = "PartMissing";
-}
-
-/** Runs a program to its end: what it printed. */
-async function run(
-  program: string,
-  args: readonly string[],
-  cwd: string = ROOT,
-): Promise<string> {
-  try {
-    const { success, stdout, stderr } = await new Deno.Command(program, {
-      args: [...args],
-      cwd,
-    }).output();
-    if (success) return new TextDecoder().decode(stdout);
-    throw new PartMissing(
-      `${program} ${args[0]} fails: ${
-        new TextDecoder().decode(stderr).trim().split("\n").at(-1)
-      }`,
-    );
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new PartMissing(`${program} is missing`);
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Where a program is. */
-async function find(program: string): Promise<string> {
-  for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {
-    if (await exists(`${folder}/${program}`)) return `${folder}/${program}`;
-  }
-  throw new PartMissing(`${program} is missing`);
-}
-
-/** Debian's kernel with its modules, unpacked: the folder. */
-async function fetchKernel(): Promise<string> {
-  const found = await run("apt-cache", [
-    "search",
-    "--names-only",
-    "linux-image.*cloud-amd64-unsigned",
-  ]);
-  const names = found.split("\n").map((line) => PACKAGE.exec(line)?.[0])
-    .filter((name) => name !== undefined)
-    .sort(new Intl.Collator("en", { numeric: true }).compare);
-  const name = names.at(-1);
-  if (name === undefined) {
-    throw new PartMissing(
-      "no package linux-image-*-cloud-amd64-unsigned (apt-get update helps)",
-    );
-  }
-  const folder = `${CACHE}/${name}`;
-  if (await exists(folder)) return folder;
-  const work = await Deno.makeTempDir({ dir: CACHE });
-  try {
-    await run("apt-get", ["download", "-q", name], work);
-    const [file] = [...Deno.readDirSync(work)];
-    if (file === undefined) throw new PartMissing(`${name} does not download`);
-    await run("dpkg", ["-x", file.name, "unpacked"], work);
-    await Deno.rename(`${work}/unpacked`, folder);
-  } finally {
-    await Deno.remove(work, { recursive: true });
-  }
-  return folder;
-}
-
-/** The one entry of a folder that matches. */
-async function entry(folder: string, pattern: RegExp): Promise<string> {
-  for await (const { name } of Deno.readDir(folder)) {
-    if (pattern.test(name)) return `${folder}/${name}`;
-  }
-  throw new PartMissing(`the kernel's package has no ${pattern.source}`);
-}
 
 /** Puts the first process, busybox, Deno, its libraries and the repository into a folder. */
 async function fill(root: string, kernel: string): Promise<void> {
@@ -153,7 +76,6 @@ export interface NestedImage {
  */
 export async function buildImage(): Promise<NestedImage> {
   for (const tool of TOOLS) await find(tool);
-  await Deno.mkdir(CACHE, { recursive: true });
   const kernel = await fetchKernel();
   const root = await Deno.makeTempDir({ dir: CACHE });
   try {
