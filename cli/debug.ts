@@ -6,6 +6,7 @@ import { commandHelp } from "./debug/commands.ts";
 import { runConsole } from "./debug/console.ts";
 import { openCapture, parseKey, writeAll } from "./debug_options.ts";
 import { helpText } from "./help.ts";
+import { readImage } from "./image_file.ts";
 import {
   parseDuration,
   parseListen,
@@ -41,6 +42,10 @@ export async function debugCommand(args: readonly string[]): Promise<number> {
     ? undefined
     : parseDuration("timeout", timeout);
   const commands = options.value("command");
+  const symbols = options.values("symbols").map((path) => ({
+    name: path.replace(/^.*\//, ""),
+    data: readImage(path),
+  }));
   const pcap = options.value("pcap");
   const file = pcap === undefined ? undefined : openCapture(pcap);
   try {
@@ -60,7 +65,7 @@ export async function debugCommand(args: readonly string[]): Promise<number> {
         transport,
         key,
         json: options.flag("json"),
-        symbols: options.values("symbols"),
+        symbols,
         breakIn: options.flag("break"),
         ...(commands !== undefined && { commands }),
         ...(limit !== undefined && { timeout: limit }),

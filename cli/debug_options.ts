@@ -17,6 +17,8 @@ const DEFAULT_KEY = "1.2.3.4";
 export interface DebugWire {
   /** Where the guest's packets go. */
   transport: DebugTransport;
+  /** Whether there is a debugger at the other end, or may be. */
+  debugger: boolean;
   /** With `kd`: the other end, for a console in this process. */
   console?: { transport: DebugTransport; key: string };
   /** Lets what was sent last go out, then closes sockets and files. */
@@ -115,5 +117,10 @@ export async function openDebug(
     await close();
     throw error;
   }
-  return { transport, close, ...(console && { console }) };
+  return {
+    transport,
+    debugger: udp !== undefined || console !== undefined,
+    close,
+    ...(console && { console }),
+  };
 }

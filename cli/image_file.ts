@@ -3,7 +3,9 @@ import { UsageError } from "./usage.ts";
 
 /** What a guest is started from. */
 export interface GuestImage {
-  /** The image's file. */
+  /** The file's name. */
+  name: string;
+  /** What the file holds. */
   data: Uint8Array;
   /** Loads it and what goes with it. @throws {UsageError} If it cannot be used. */
   load: (guest: GuestMachine) => void;

@@ -35,6 +35,7 @@ export function linuxImage(options: Options): GuestImage {
   };
   const disks = options.values("disk").map(openDisk);
   return {
+    name: options.value("linux")!,
     data,
     load: ({ machine, memory }) =>
       loadOrRefuse(() => {

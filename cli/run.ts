@@ -5,6 +5,7 @@ import {
   type GuestMachine,
   type GuestMachineOptions,
 } from "../hyperv/guest_machine.ts";
+import type { MachineOutcome } from "../core/machine.ts";
 import { formatTrace, traceJson, type TraceSink } from "../hyperv/trace.ts";
 import { BACKEND_OPTIONS, openBackend } from "./backends.ts";
 import { ConsoleOutput } from "./console_output.ts";
@@ -16,7 +17,7 @@ import { helpText } from "./help.ts";
 import { type GuestImage, loadOrRefuse, readImage } from "./image_file.ts";
 import { forwardInput, linuxImage, openConsole } from "./linux.ts";
 import { reportOutcome, withInterrupt } from "./outcome.ts";
-import { hasSymbols, isKd, runWithConsole } from "./run_console.ts";
+import { imageSymbols, isKd, runWithConsole } from "./run_console.ts";
 import {
   type Options,
   parseAddress,
@@ -104,12 +105,13 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       image.load(guest);
       if (note !== undefined) console.error(`syndbg: ${note}`);
       const gdb = openGdb(options, guest.machine, image.data);
+      const run = (signal: AbortSignal): Promise<MachineOutcome> =>
+        runThroughResets(guest, image, wire.debugger, limit, signal);
       if (wire.console) {
-        const symbols = path !== undefined && hasSymbols(image.data);
-        const code = await runWithConsole(guest.machine, limit, {
+        const code = await runWithConsole(guest.machine, run, {
           ...wire.console,
           json: false,
-          symbols: symbols ? [path] : [],
+          symbols: imageSymbols(image.name, image.data),
           breakIn: false,
           ...(commands !== undefined && { commands }),
         });
@@ -118,9 +120,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
       }
       if (linux) closeConsole = openConsole(guest.machine);
       else forwardInput(guest.machine);
-      const outcome = await withInterrupt((signal) =>
-        guest.machine.run({ timeout: limit, signal })
-      );
+      const outcome = await withInterrupt(run);
       output.flush();
       const code = reportOutcome(guest.machine, outcome);
       await gdb?.close(code);
@@ -131,6 +131,24 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     }
   } finally {
     await wire.close();
+  }
+}
+
+/** Runs a guest; a reset starts one that has a debugger again, as `.reboot` wants. */
+async function runThroughResets(
+  guest: GuestMachine,
+  image: GuestImage,
+  restarts: boolean,
+  limit: number,
+  signal: AbortSignal,
+): Promise<MachineOutcome> {
+  const end = performance.now() + limit;
+  for (;;) {
+    const timeout = Math.max(0, end - performance.now());
+    const outcome = await guest.machine.run({ timeout, signal });
+    if (outcome.kind !== "reset" || !restarts) return outcome;
+    guest.machine.reset();
+    image.load(guest);
   }
 }
 
@@ -208,6 +226,7 @@ function plainImage(options: Options, path: string | undefined): GuestImage {
     ]);
   }
   return {
+    name: path?.replace(/^.*\//, "") ?? builtIn ?? "demo",
     data,
     load: ({ machine, memory }) =>
       loadOrRefuse(() => loadImage(memory, machine.vcpus[0]!, data, settings)),

@@ -1,6 +1,7 @@
-import type { Machine } from "../core/machine.ts";
+import type { Machine, MachineOutcome } from "../core/machine.ts";
 import { readElfSymbols } from "../hyperv/kd/symbols.ts";
 import { type ConsoleOptions, runConsole } from "./debug/console.ts";
+import type { SymbolFile } from "./debug/shell.ts";
 import { reportOutcome } from "./outcome.ts";
 
 /** Whether a `--debug` option asks for a console. */
@@ -8,12 +9,12 @@ export function isKd(option: string): boolean {
   return option === "kd" || option.startsWith("kd:");
 }
 
-/** Whether an image has symbols for the console. */
-export function hasSymbols(image: Uint8Array): boolean {
+/** An image as a file of symbols for the console, if it has some. */
+export function imageSymbols(name: string, data: Uint8Array): SymbolFile[] {
   try {
-    return readElfSymbols(image).length > 0;
+    return readElfSymbols(data).length > 0 ? [{ name, data }] : [];
   } catch (error) {
-    if (error instanceof SyntaxError) return false;
+    if (error instanceof SyntaxError) return [];
     throw error;
   }
 }
@@ -21,12 +22,12 @@ export function hasSymbols(image: Uint8Array): boolean {
 /** Runs the guest with a debugger's console beside it, until either ends. */
 export async function runWithConsole(
   machine: Machine,
-  timeout: number,
+  run: (signal: AbortSignal) => Promise<MachineOutcome>,
   options: ConsoleOptions,
 ): Promise<number> {
   const left = new AbortController();
   const gone = new AbortController();
-  const running = machine.run({ timeout, signal: left.signal });
+  const running = run(left.signal);
   running.finally(() => gone.abort());
   const code = await runConsole({ ...options, gone: gone.signal });
   const ended = gone.signal.aborted;

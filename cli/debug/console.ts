@@ -6,7 +6,12 @@ import { ExitCode, UsageError } from "../usage.ts";
 import { COMMAND_NAMES, runCommand, splitCommands } from "./commands.ts";
 import { json, plain } from "./format.ts";
 import { LineInput } from "./line_input.ts";
-import { CommandError, type CommandResult, DebugShell } from "./shell.ts";
+import {
+  CommandError,
+  type CommandResult,
+  DebugShell,
+  type SymbolFile,
+} from "./shell.ts";
 
 /** How the console is used. */
 export interface ConsoleOptions {
@@ -19,7 +24,7 @@ export interface ConsoleOptions {
   /** Whether all output is a JSON object a line. */
   json: boolean;
   /** Files of symbols. */
-  symbols: readonly string[];
+  symbols: readonly SymbolFile[];
   /** Whether to break in at once although no commands are given. */
   breakIn: boolean;
   /** Milliseconds that commands may take in all. */
@@ -120,9 +125,7 @@ class Console {
     gone?.addEventListener("abort", end);
     if (gone?.aborted) end();
     try {
-      for (const path of this.#options.symbols) {
-        await this.#shell.loadSymbols(path);
-      }
+      for (const file of this.#options.symbols) this.#shell.addSymbols(file);
       if (commands !== undefined) await this.#script(commands);
       else await this.#interact();
       this.#leaves = true;

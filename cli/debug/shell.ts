@@ -9,7 +9,11 @@ import { KdError } from "../../hyperv/kd/link.ts";
 import type { KdSession } from "../../hyperv/kd/session.ts";
 import type { StateChange } from "../../hyperv/kd/state_change.ts";
 import { NtStatus } from "../../hyperv/kd/status.ts";
-import { readSymbols, SymbolTable } from "../../hyperv/kd/symbols.ts";
+import {
+  type KdSymbol,
+  readSymbols,
+  SymbolTable,
+} from "../../hyperv/kd/symbols.ts";
 import type { WaitOptions } from "../../hyperv/kd/waiters.ts";
 import {
   type Disassembler,
@@ -58,6 +62,23 @@ export class CommandError extends Error {
   constructor(message: string) {
     super(message);
     this.name = "CommandError";
+  }
+}
+
+/** A file of symbols. */
+export interface SymbolFile {
+  /** What it is called. */
+  name: string;
+  /** What it holds: an ELF file or a map. */
+  data: Uint8Array;
+}
+
+function read(name: string, data: Uint8Array): KdSymbol[] {
+  try {
+    return readSymbols(data);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new CommandError(`${error.message} (${name})`);
   }
 }
 
@@ -198,25 +219,16 @@ export class DebugShell {
     return found;
   }
 
-  /** Loads symbols. @throws {CommandError} If the file cannot be read or has none. */
-  async loadSymbols(path: string, offset = 0n): Promise<number> {
-    try {
-      const symbols = readSymbols(await Deno.readFile(path));
-      this.symbols.add(symbols, offset);
-      const addresses = symbols.map(({ address }) => address + offset);
-      const base = addresses.reduce((a, b) => a < b ? a : b);
-      const end = addresses.reduce((a, b) => a > b ? a : b);
-      const name = path.replace(/^.*\//, "");
-      const size = Number(end - base);
-      this.modules.push({ name, base, size, loaded: false });
-      return symbols.length;
-    } catch (error) {
-      throw new CommandError(
-        error instanceof SyntaxError
-          ? `${error.message} (${path})`
-          : `Cannot read ${path}: ${(error as Error).message}`,
-      );
-    }
+  /** Adds a file's symbols. @throws {CommandError} If it has none. */
+  addSymbols({ name, data }: SymbolFile, offset = 0n): number {
+    const symbols = read(name, data);
+    this.symbols.add(symbols, offset);
+    const addresses = symbols.map(({ address }) => address + offset);
+    const base = addresses.reduce((a, b) => a < b ? a : b);
+    const end = addresses.reduce((a, b) => a > b ? a : b);
+    const size = Number(end - base);
+    this.modules.push({ name, base, size, loaded: false });
+    return symbols.length;
   }
 
   /** The instruction at an address, with the symbol before it. */

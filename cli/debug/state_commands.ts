@@ -1,7 +1,12 @@
 import { walkStack } from "../../hyperv/kd/stack.ts";
 import { formatContext, hex, json } from "./format.ts";
 import { parseRange } from "./memory_commands.ts";
-import { CommandError, type CommandResult, type DebugShell } from "./shell.ts";
+import {
+  CommandError,
+  type CommandResult,
+  type DebugShell,
+  type SymbolFile,
+} from "./shell.ts";
 
 /** Instructions that `u` shows if it is not told how many. */
 const DEFAULT_INSTRUCTIONS = 8;
@@ -250,6 +255,15 @@ export async function nearSymbol(
   };
 }
 
+async function readFile(path: string): Promise<SymbolFile> {
+  try {
+    const data = await Deno.readFile(path);
+    return { name: path.replace(/^.*\//, ""), data };
+  } catch (error) {
+    throw new CommandError(`Cannot read ${path}: ${(error as Error).message}`);
+  }
+}
+
 /** `.sym FILE [OFFSET]`. */
 export async function loadSymbols(
   shell: DebugShell,
@@ -258,8 +272,8 @@ export async function loadSymbols(
 ): Promise<CommandResult> {
   const [, path, offset] = /^("[^"]+"|\S+)(?:\s+(.+))?$/.exec(text) ?? [];
   if (path === undefined) throw new CommandError("Cannot do .sym: give a file");
-  const count = await shell.loadSymbols(
-    path.replace(/^"(.*)"$/, "$1"),
+  const count = shell.addSymbols(
+    await readFile(path.replace(/^"(.*)"$/, "$1")),
     offset === undefined ? 0n : await shell.evaluate(offset),
   );
   return { text: `${count} symbols`, value: { symbols: count } };
