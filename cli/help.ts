@@ -39,7 +39,8 @@ Usage: syndbg run [IMAGE] [OPTIONS]
 IMAGE is a multiboot 1 kernel, an ELF program, or a flat binary (with
 --address); without one the built-in demo guest runs. COM1 is standard input
 and output, port 0xe9 text goes there too. A write of V to port 0xf4 ends the
-run with exit code V * 2 + 1; HLT with interrupts off and a reset end it with 0.
+run with exit code V * 2 + 1; HLT with interrupts off and a reset end it with 0,
+but with --debug udp: or kd a reset starts the guest again.
 With --linux each key goes to the guest as it is pressed; Ctrl-A x leaves,
 Ctrl-A h prints what else there is.
 

@@ -27,6 +27,8 @@ export interface ConformanceBackend {
   kernel: boolean;
   /** Why code of a mode cannot run, for modes in which it cannot. */
   unfit: ReadonlyMap<Mode, string>;
+  /** Why no code runs that takes exceptions and interrupts by software, if so. */
+  noInterrupts?: string;
 }
 
 /** In the nested guest nothing may be missing, and the interpreter has had its turn outside. */
@@ -65,6 +67,10 @@ async function kvm(mode: HypervMode): Promise<ConformanceBackend[]> {
     unfit,
   };
   if (nested) return [backend];
+  const failed = found.checks.find(({ name, passed }) =>
+    name === "INT n in ring 0" && !passed
+  );
+  if (failed) backend.noInterrupts = `INT fails on this KVM: ${failed.detail}`;
   for (const of of MODES) {
     const guest = new ProbeGuest(backend);
     try {

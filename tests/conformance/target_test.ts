@@ -107,94 +107,107 @@ async function withTarget(
 for (const backend of backends) {
   for (const mode of ["msr", "hypercall"] as const) {
     const name = `${backend.name}, ${mode}`;
-
-    for (const dialect of ["counter", "serial"] as const) {
-      Deno.test(`${name}: a debugger that numbers its packets by ${dialect} looks, steps and changes`, async () => {
-        await withTarget(backend, mode, dialect, async (host, { text }) => {
-          const stop = await host.breakIn();
-          assertEquals(stop.code, BREAKPOINT);
-          assertEquals(host.images[0]?.path, "target");
-          const version = await host.request(Api.GetVersion);
-          assertEquals(version.view.getUint16(24, true), 0x8664);
-          assertEquals(version.view.getBigUint64(32, true), symbol("image"));
-
-          const first = await host.readU64(symbol("counter"));
-          host.continue();
-          await host.printed("a debugger is there");
-          await host.breakIn();
-          assert(await host.readU64(symbol("counter")) >= first);
-
-          const set = await host.request(
-            Api.WriteBreakpoint,
-            (head) => head.setBigUint64(16, symbol("advance"), true),
-          );
-          assertEquals(set.status, 0);
-          host.continue();
-          const hit = await host.stopped();
-          assertEquals([hit.code, hit.pc], [BREAKPOINT, symbol("advance")]);
-          const stream = new Uint8Array(
-            hit.view.buffer,
-            hit.view.byteOffset + 216,
-            16,
-          ).slice();
-          const handle = set.view.getUint32(24, true);
-          const restored = await host.request(
-            Api.RestoreBreakpoint,
-            (head) => head.setUint32(16, handle, true),
-          );
-          assertEquals(restored.status, 0);
-          assertEquals(await host.read(hit.pc, 16), stream);
-          const context = await host.request(Api.GetContext);
-          const fields = new DataView(context.data.slice().buffer);
-          assertEquals(fields.getBigUint64(0xf8, true), hit.pc);
-          let last = hit.pc;
-          for (let n = 0; n < 10; n++) {
-            const { code, pc } = await host.step();
-            assertEquals(code, SINGLE_STEP);
-            assert(pc !== last, pc.toString(16));
-            last = pc;
-          }
-
-          await host.write(
-            symbol("message"),
-            new TextEncoder().encode("written by the debugger\0"),
-          );
-          await host.write(symbol("command"), u32(Command.Say));
-          host.continue();
-          await host.printed("target: written by the debugger");
-          assertStringIncludes(text(), "target: written by the debugger");
-        });
-      });
+    // A breakpoint is an INT3.
+    const ignore = backend.noInterrupts !== undefined;
+    if (ignore) {
+      console.log(`Skipped: breakpoints, ${name}: ${backend.noInterrupts}`);
     }
 
-    Deno.test(`${name}: a bug check reaches the debugger, and the target restarts`, async () => {
-      const [transport, peer] = memoryPair();
-      const host = new KdHost(peer, KEY, "counter");
-      let running = boot(backend, transport, mode);
-      try {
-        await host.session();
-        await host.breakIn();
-        await host.write(symbol("command"), u32(Command.BugCheck));
-        host.continue();
-        const stop = await host.stopped();
-        assertEquals(stop.code, BREAKPOINT);
-        assertEquals(await host.readU64(symbol("bug_check_data")), 0xdeadn);
-        await host.printed("*** Fatal System Error: 0xdead");
-        host.continue();
-        // The int3 is the kernel's own: the debugger goes over it.
-        await host.stopped();
-        host.order(Api.Reboot);
-        assertEquals(await running.outcome, { kind: "reset" });
-        running.machine.close();
-        running = boot(backend, transport, mode);
-        await host.session(1);
-        assertEquals((await host.breakIn()).code, BREAKPOINT);
-      } finally {
-        running.machine.stop({ kind: "aborted" });
-        await running.outcome;
-        running.machine.close();
-      }
-    });
+    for (const dialect of ["counter", "serial"] as const) {
+      Deno.test(
+        `${name}: a debugger that numbers its packets by ${dialect} looks, steps and changes`,
+        { ignore },
+        async () => {
+          await withTarget(backend, mode, dialect, async (host, { text }) => {
+            const stop = await host.breakIn();
+            assertEquals(stop.code, BREAKPOINT);
+            assertEquals(host.images[0]?.path, "target");
+            const version = await host.request(Api.GetVersion);
+            assertEquals(version.view.getUint16(24, true), 0x8664);
+            assertEquals(version.view.getBigUint64(32, true), symbol("image"));
+
+            const first = await host.readU64(symbol("counter"));
+            host.continue();
+            await host.printed("a debugger is there");
+            await host.breakIn();
+            assert(await host.readU64(symbol("counter")) >= first);
+
+            const set = await host.request(
+              Api.WriteBreakpoint,
+              (head) => head.setBigUint64(16, symbol("advance"), true),
+            );
+            assertEquals(set.status, 0);
+            host.continue();
+            const hit = await host.stopped();
+            assertEquals([hit.code, hit.pc], [BREAKPOINT, symbol("advance")]);
+            const stream = new Uint8Array(
+              hit.view.buffer,
+              hit.view.byteOffset + 216,
+              16,
+            ).slice();
+            const handle = set.view.getUint32(24, true);
+            const restored = await host.request(
+              Api.RestoreBreakpoint,
+              (head) => head.setUint32(16, handle, true),
+            );
+            assertEquals(restored.status, 0);
+            assertEquals(await host.read(hit.pc, 16), stream);
+            const context = await host.request(Api.GetContext);
+            const fields = new DataView(context.data.slice().buffer);
+            assertEquals(fields.getBigUint64(0xf8, true), hit.pc);
+            let last = hit.pc;
+            for (let n = 0; n < 10; n++) {
+              const { code, pc } = await host.step();
+              assertEquals(code, SINGLE_STEP);
+              assert(pc !== last, pc.toString(16));
+              last = pc;
+            }
+
+            await host.write(
+              symbol("message"),
+              new TextEncoder().encode("written by the debugger\0"),
+            );
+            await host.write(symbol("command"), u32(Command.Say));
+            host.continue();
+            await host.printed("target: written by the debugger");
+            assertStringIncludes(text(), "target: written by the debugger");
+          });
+        },
+      );
+    }
+
+    Deno.test(
+      `${name}: a bug check reaches the debugger, and the target restarts`,
+      { ignore },
+      async () => {
+        const [transport, peer] = memoryPair();
+        const host = new KdHost(peer, KEY, "counter");
+        let running = boot(backend, transport, mode);
+        try {
+          await host.session();
+          await host.breakIn();
+          await host.write(symbol("command"), u32(Command.BugCheck));
+          host.continue();
+          const stop = await host.stopped();
+          assertEquals(stop.code, BREAKPOINT);
+          assertEquals(await host.readU64(symbol("bug_check_data")), 0xdeadn);
+          await host.printed("*** Fatal System Error: 0xdead");
+          host.continue();
+          // The int3 is the kernel's own: the debugger goes over it.
+          await host.stopped();
+          host.order(Api.Reboot);
+          assertEquals(await running.outcome, { kind: "reset" });
+          running.machine.close();
+          running = boot(backend, transport, mode);
+          await host.session(1);
+          assertEquals((await host.breakIn()).code, BREAKPOINT);
+        } finally {
+          running.machine.stop({ kind: "aborted" });
+          await running.outcome;
+          running.machine.close();
+        }
+      },
+    );
 
     Deno.test(`${name}: a session lives through loss, repetition and forgery`, async () => {
       await withTarget(backend, mode, "counter", async (host, _, wire) => {
