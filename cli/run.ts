@@ -71,10 +71,11 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     ? Infinity
     : parseDuration("timeout", timeout);
   const commands = options.value("command");
-  if (commands !== undefined && !options.values("debug").some(isKd)) {
+  const lines = options.values("debug").some(isKd);
+  if (commands !== undefined && !lines) {
     throw new UsageError("Cannot use --command: there is no --debug kd");
   }
-  const output = new ConsoleOutput(Deno.stdout);
+  const output = new ConsoleOutput(Deno.stdout, { lines });
   const linux = options.value("linux") !== undefined;
   const lone = ["initrd", "disk"].find((name) => options.values(name).length);
   if (!linux && lone !== undefined) {
@@ -115,6 +116,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
           breakIn: false,
           ...(commands !== undefined && { commands }),
         });
+        output.flush();
         await gdb?.close(code);
         return code;
       }

@@ -9,12 +9,14 @@ mount -t devtmpfs dev /dev
 echo "guest: up $(cut -d ' ' -f 1 /proc/uptime)"
 dmesg | sed -n 's/.*\(Hypervisor detected: .*\)/guest: \1/p'
 echo "guest: clocksource $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
-for module in virtio_mmio virtio_blk; do
+case $(cat /proc/cmdline) in *then=crash*) echo c >/proc/sysrq-trigger ;; esac
+for module in msr virtio_mmio virtio_blk; do
   insmod "/modules/$module.ko" || echo "guest: cannot load $module"
 done
 echo "guest: disk says $(head -c 5 /dev/vda)"
 printf 'by the guest' | dd of=/dev/vda bs=512 seek=1 conv=notrunc,fsync 2>/dev/null ||
   echo "guest: cannot write its disk"
+syndbg 2>&1 | sed 's/^/guest: syndbg /'
 echo "guest: job begins"
 sh /job.sh
 echo "guest: job ends"

@@ -115,7 +115,7 @@ export interface NestedRun {
 export async function bootNested(
   image: NestedImage,
   tests: readonly string[],
-  timeout = 300,
+  timeout = 480,
 ): Promise<NestedRun> {
   const signal = AbortSignal.timeout(timeout * 1000);
   const { stdout, stderr } = await new Deno.Command("qemu-system-x86_64", {
