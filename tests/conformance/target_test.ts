@@ -8,6 +8,7 @@ import {
   memoryPair,
   type MemoryTransport,
 } from "../../hyperv/transports/memory_pair.ts";
+import { KdSession } from "../../hyperv/kd/session.ts";
 import { backends, type ConformanceBackend } from "./backends.ts";
 import { Api, type Dialect, KdHost } from "./_kd_host.ts";
 
@@ -229,6 +230,21 @@ for (const backend of backends) {
         }
         assertEquals(host.sessions, 1);
         assertEquals(wire.pending, 0);
+      });
+    });
+
+    Deno.test(`${name}: a debugger that dies while the target is stopped gives way to the next`, async () => {
+      await withTarget(backend, mode, "counter", async (host, _, wire) => {
+        const { pc } = await host.breakIn();
+        const next = await KdSession.open({ transport: wire, key: KEY });
+        try {
+          assertEquals(
+            (await next.breakIn({ timeout: 20_000 })).programCounter,
+            pc,
+          );
+        } finally {
+          next.close();
+        }
       });
     });
 

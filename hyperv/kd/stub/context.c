@@ -64,7 +64,7 @@ void kd_get_context(uint8_t context[KD_CONTEXT_BYTES])
 }
 
 /* Segments stay: the code that goes on needs them as they are. */
-void kd_set_context(const uint8_t context[KD_CONTEXT_BYTES])
+void kd_set_context(const uint8_t *context)
 {
   enum { RSP = 4 };
   struct kd_registers *r = kd_stopped;

@@ -99,7 +99,8 @@ void kd_break_in(void);
 #define KD_SPECIAL_BYTES 224
 
 void kd_get_context(uint8_t context[KD_CONTEXT_BYTES]);
-void kd_set_context(const uint8_t context[KD_CONTEXT_BYTES]);
+/* Reads up to RIP: 0x100 bytes. */
+void kd_set_context(const uint8_t *context);
 void kd_get_special(uint8_t special[KD_SPECIAL_BYTES]);
 /* False: the CPU refused some of them. */
 bool kd_set_special(const uint8_t special[KD_SPECIAL_BYTES]);

@@ -27,7 +27,7 @@ static struct kd_aes control_aes, data_aes;
 static uint8_t nonce[NONCE];
 static bool offered;
 static uint32_t pokes;
-static uint64_t poked_at;
+static uint64_t poked_at, woken_at;
 static uint64_t control_sequence;
 
 static bool connected;
@@ -176,7 +176,11 @@ enum kd_event kd_net_poll(const uint8_t **data, size_t *length, bool *received)
     }
     if (*data != NULL && accept(*data, *length)) return KD_SESSION;
     /* An empty control datagram asks for a poke. It may be a recorded one: the session lives on. */
-    if (*data != NULL && *length == 0 && now - poked_at >= WAKE_INTERVAL) poke(now, true);
+    if (*data != NULL && *length == 0 && now - woken_at >= WAKE_INTERVAL) {
+      /* Keep-alives must not count: they come often, and the request may follow one. */
+      woken_at = now;
+      poke(now, true);
+    }
   }
   if (pokes == 0 || now - poked_at >= POKE_INTERVAL) poke(now, false);
   return KD_NOTHING;
