@@ -4,6 +4,9 @@
  * is rare is a call away, so that the function stays below the size that V8 is
  * willing to optimize.
  *
+ * The cases are literal numbers, with their names beside them: only of such does V8 make a jump table, and a
+ * chain of comparisons takes twice the time.
+ *
  * Registers and guest RAM share one linear memory, so an operand is a byte
  * address in it, and most instructions need not know which of the two it is.
  *
@@ -215,7 +218,7 @@ export function execute(
           normal: {
             switch (i[pc + R_OP]) {
               // Of 8 bits. Operands are sign-extended so that the flags of 32 bits serve.
-              case Hot.ADD: {
+              case 0 /* Hot.ADD */: {
                 const x = dv.getInt8(a), y = dv.getInt8(b);
                 const r = ((x + y) << 24) >> 24;
                 u8[a] = r;
@@ -225,36 +228,36 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.OR: {
+              case 4 /* Hot.OR */: {
                 const r = dv.getInt8(a) | dv.getInt8(b);
                 u8[a] = r;
                 i[CC_OP] = Cc.Logic32;
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.ADC: {
+              case 8 /* Hot.ADC */: {
                 const x = dv.getInt8(a), y = dv.getInt8(b);
                 const r = ((x + y + carry(cpu)) << 24) >> 24;
                 flagsOfAdc32(cpu, x, y, r);
                 u8[a] = r;
                 break normal;
               }
-              case Hot.SBB: {
+              case 12 /* Hot.SBB */: {
                 const x = dv.getInt8(a), y = dv.getInt8(b);
                 const r = ((x - y - carry(cpu)) << 24) >> 24;
                 flagsOfSbb32(cpu, x, y, r);
                 u8[a] = r;
                 break normal;
               }
-              case Hot.AND: {
+              case 16 /* Hot.AND */: {
                 const r = dv.getInt8(a) & dv.getInt8(b);
                 u8[a] = r;
                 i[CC_OP] = Cc.Logic32;
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.SUB:
-              case Hot.CMP: {
+              case 20 /* Hot.SUB */:
+              case 28 /* Hot.CMP */: {
                 const x = dv.getInt8(a), y = dv.getInt8(b);
                 const r = ((x - y) << 24) >> 24;
                 if (i[pc + R_OP] === Hot.SUB) u8[a] = r;
@@ -264,21 +267,21 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.XOR: {
+              case 24 /* Hot.XOR */: {
                 const r = dv.getInt8(a) ^ dv.getInt8(b);
                 u8[a] = r;
                 i[CC_OP] = Cc.Logic32;
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.TEST:
+              case 32 /* Hot.TEST */:
                 i[CC_R] = dv.getInt8(a) & dv.getInt8(b);
                 i[CC_OP] = Cc.Logic32;
                 break normal;
-              case Hot.MOV:
+              case 36 /* Hot.MOV */:
                 u8[a] = u8[b]!;
                 break normal;
-              case Hot.INC: {
+              case 40 /* Hot.INC */: {
                 const c = carry(cpu);
                 const x = dv.getInt8(a);
                 const r = ((x + 1) << 24) >> 24;
@@ -289,7 +292,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.DEC: {
+              case 44 /* Hot.DEC */: {
                 const c = carry(cpu);
                 const x = dv.getInt8(a);
                 const r = ((x - 1) << 24) >> 24;
@@ -300,10 +303,10 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.NOT:
+              case 48 /* Hot.NOT */:
                 u8[a] = ~u8[a]!;
                 break normal;
-              case Hot.NEG: {
+              case 52 /* Hot.NEG */: {
                 const x = dv.getInt8(a);
                 const r = ((-x) << 24) >> 24;
                 u8[a] = r;
@@ -313,7 +316,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.XCHG: {
+              case 56 /* Hot.XCHG */: {
                 const x = u8[a]!;
                 u8[a] = u8[b]!;
                 u8[b] = x;
@@ -321,7 +324,7 @@ export function execute(
               }
 
               // Of 16 bits.
-              case Hot.ADD + 1: {
+              case 1 /* Hot.ADD + 1 */: {
                 const x = dv.getInt16(a, true), y = dv.getInt16(b, true);
                 const r = ((x + y) << 16) >> 16;
                 dv.setInt16(a, r, true);
@@ -331,36 +334,36 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.OR + 1: {
+              case 5 /* Hot.OR + 1 */: {
                 const r = dv.getInt16(a, true) | dv.getInt16(b, true);
                 dv.setInt16(a, r, true);
                 i[CC_OP] = Cc.Logic32;
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.ADC + 1: {
+              case 9 /* Hot.ADC + 1 */: {
                 const x = dv.getInt16(a, true), y = dv.getInt16(b, true);
                 const r = ((x + y + carry(cpu)) << 16) >> 16;
                 flagsOfAdc32(cpu, x, y, r);
                 dv.setInt16(a, r, true);
                 break normal;
               }
-              case Hot.SBB + 1: {
+              case 13 /* Hot.SBB + 1 */: {
                 const x = dv.getInt16(a, true), y = dv.getInt16(b, true);
                 const r = ((x - y - carry(cpu)) << 16) >> 16;
                 flagsOfSbb32(cpu, x, y, r);
                 dv.setInt16(a, r, true);
                 break normal;
               }
-              case Hot.AND + 1: {
+              case 17 /* Hot.AND + 1 */: {
                 const r = dv.getInt16(a, true) & dv.getInt16(b, true);
                 dv.setInt16(a, r, true);
                 i[CC_OP] = Cc.Logic32;
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.SUB + 1:
-              case Hot.CMP + 1: {
+              case 21 /* Hot.SUB + 1 */:
+              case 29 /* Hot.CMP + 1 */: {
                 const x = dv.getInt16(a, true), y = dv.getInt16(b, true);
                 const r = ((x - y) << 16) >> 16;
                 if (i[pc + R_OP] === Hot.SUB + 1) dv.setInt16(a, r, true);
@@ -370,21 +373,21 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.XOR + 1: {
+              case 25 /* Hot.XOR + 1 */: {
                 const r = dv.getInt16(a, true) ^ dv.getInt16(b, true);
                 dv.setInt16(a, r, true);
                 i[CC_OP] = Cc.Logic32;
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.TEST + 1:
+              case 33 /* Hot.TEST + 1 */:
                 i[CC_R] = dv.getInt16(a, true) & dv.getInt16(b, true);
                 i[CC_OP] = Cc.Logic32;
                 break normal;
-              case Hot.MOV + 1:
+              case 37 /* Hot.MOV + 1 */:
                 dv.setInt16(a, dv.getInt16(b, true), true);
                 break normal;
-              case Hot.INC + 1: {
+              case 41 /* Hot.INC + 1 */: {
                 const c = carry(cpu);
                 const x = dv.getInt16(a, true);
                 const r = ((x + 1) << 16) >> 16;
@@ -395,7 +398,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.DEC + 1: {
+              case 45 /* Hot.DEC + 1 */: {
                 const c = carry(cpu);
                 const x = dv.getInt16(a, true);
                 const r = ((x - 1) << 16) >> 16;
@@ -406,10 +409,10 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.NOT + 1:
+              case 49 /* Hot.NOT + 1 */:
                 dv.setInt16(a, ~dv.getInt16(a, true), true);
                 break normal;
-              case Hot.NEG + 1: {
+              case 53 /* Hot.NEG + 1 */: {
                 const x = dv.getInt16(a, true);
                 const r = ((-x) << 16) >> 16;
                 dv.setInt16(a, r, true);
@@ -419,7 +422,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.XCHG + 1: {
+              case 57 /* Hot.XCHG + 1 */: {
                 const x = dv.getInt16(a, true);
                 dv.setInt16(a, dv.getInt16(b, true), true);
                 dv.setInt16(b, x, true);
@@ -427,7 +430,7 @@ export function execute(
               }
 
               // Of 32 bits. A register's upper half becomes 0.
-              case Hot.ADD + 2: {
+              case 2 /* Hot.ADD + 2 */: {
                 const x = dv.getInt32(a, true), y = dv.getInt32(b, true);
                 const r = (x + y) | 0;
                 dv.setInt32(a, r, true);
@@ -438,7 +441,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.OR + 2: {
+              case 6 /* Hot.OR + 2 */: {
                 const r = dv.getInt32(a, true) | dv.getInt32(b, true);
                 dv.setInt32(a, r, true);
                 if (a < GPR_END_B) i[(a >> 2) + 1] = 0;
@@ -446,7 +449,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.ADC + 2: {
+              case 10 /* Hot.ADC + 2 */: {
                 const x = dv.getInt32(a, true), y = dv.getInt32(b, true);
                 const r = (x + y + carry(cpu)) | 0;
                 flagsOfAdc32(cpu, x, y, r);
@@ -454,7 +457,7 @@ export function execute(
                 if (a < GPR_END_B) i[(a >> 2) + 1] = 0;
                 break normal;
               }
-              case Hot.SBB + 2: {
+              case 14 /* Hot.SBB + 2 */: {
                 const x = dv.getInt32(a, true), y = dv.getInt32(b, true);
                 const r = (x - y - carry(cpu)) | 0;
                 flagsOfSbb32(cpu, x, y, r);
@@ -462,7 +465,7 @@ export function execute(
                 if (a < GPR_END_B) i[(a >> 2) + 1] = 0;
                 break normal;
               }
-              case Hot.AND + 2: {
+              case 18 /* Hot.AND + 2 */: {
                 const r = dv.getInt32(a, true) & dv.getInt32(b, true);
                 dv.setInt32(a, r, true);
                 if (a < GPR_END_B) i[(a >> 2) + 1] = 0;
@@ -470,7 +473,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.SUB + 2: {
+              case 22 /* Hot.SUB + 2 */: {
                 const x = dv.getInt32(a, true), y = dv.getInt32(b, true);
                 const r = (x - y) | 0;
                 dv.setInt32(a, r, true);
@@ -481,7 +484,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.XOR + 2: {
+              case 26 /* Hot.XOR + 2 */: {
                 const r = dv.getInt32(a, true) ^ dv.getInt32(b, true);
                 dv.setInt32(a, r, true);
                 if (a < GPR_END_B) i[(a >> 2) + 1] = 0;
@@ -489,7 +492,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.CMP + 2: {
+              case 30 /* Hot.CMP + 2 */: {
                 const x = dv.getInt32(a, true), y = dv.getInt32(b, true);
                 i[CC_OP] = Cc.Sub32;
                 i[CC_A] = x;
@@ -497,15 +500,15 @@ export function execute(
                 i[CC_R] = (x - y) | 0;
                 break normal;
               }
-              case Hot.TEST + 2:
+              case 34 /* Hot.TEST + 2 */:
                 i[CC_R] = dv.getInt32(a, true) & dv.getInt32(b, true);
                 i[CC_OP] = Cc.Logic32;
                 break normal;
-              case Hot.MOV + 2:
+              case 38 /* Hot.MOV + 2 */:
                 dv.setInt32(a, dv.getInt32(b, true), true);
                 if (a < GPR_END_B) i[(a >> 2) + 1] = 0;
                 break normal;
-              case Hot.INC + 2: {
+              case 42 /* Hot.INC + 2 */: {
                 const c = carry(cpu);
                 const x = dv.getInt32(a, true);
                 const r = (x + 1) | 0;
@@ -517,7 +520,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.DEC + 2: {
+              case 46 /* Hot.DEC + 2 */: {
                 const c = carry(cpu);
                 const x = dv.getInt32(a, true);
                 const r = (x - 1) | 0;
@@ -529,11 +532,11 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.NOT + 2:
+              case 50 /* Hot.NOT + 2 */:
                 dv.setInt32(a, ~dv.getInt32(a, true), true);
                 if (a < GPR_END_B) i[(a >> 2) + 1] = 0;
                 break normal;
-              case Hot.NEG + 2: {
+              case 54 /* Hot.NEG + 2 */: {
                 const x = dv.getInt32(a, true);
                 const r = (0 - x) | 0;
                 dv.setInt32(a, r, true);
@@ -544,7 +547,7 @@ export function execute(
                 i[CC_R] = r;
                 break normal;
               }
-              case Hot.XCHG + 2: {
+              case 58 /* Hot.XCHG + 2 */: {
                 const x = dv.getInt32(a, true);
                 dv.setInt32(a, dv.getInt32(b, true), true);
                 if (a < GPR_END_B) i[(a >> 2) + 1] = 0;
@@ -554,7 +557,7 @@ export function execute(
               }
 
               // Of 64 bits.
-              case Hot.ADD + 3: {
+              case 3 /* Hot.ADD + 3 */: {
                 const x = dv.getInt32(a, true), y = dv.getInt32(b, true);
                 const xh = dv.getInt32(a + 4, true);
                 const yh = dv.getInt32(b + 4, true);
@@ -571,7 +574,7 @@ export function execute(
                 i[CC_R + 1] = rh;
                 break normal;
               }
-              case Hot.OR + 3: {
+              case 7 /* Hot.OR + 3 */: {
                 const r = dv.getInt32(a, true) | dv.getInt32(b, true);
                 const rh = dv.getInt32(a + 4, true) | dv.getInt32(b + 4, true);
                 dv.setInt32(a, r, true);
@@ -581,7 +584,7 @@ export function execute(
                 i[CC_R + 1] = rh;
                 break normal;
               }
-              case Hot.ADC + 3: {
+              case 11 /* Hot.ADC + 3 */: {
                 const x = dv.getInt32(a, true), y = dv.getInt32(b, true);
                 const xh = dv.getInt32(a + 4, true);
                 const yh = dv.getInt32(b + 4, true);
@@ -591,7 +594,7 @@ export function execute(
                 dv.setInt32(a + 4, rh, true);
                 break normal;
               }
-              case Hot.SBB + 3: {
+              case 15 /* Hot.SBB + 3 */: {
                 const x = dv.getInt32(a, true), y = dv.getInt32(b, true);
                 const xh = dv.getInt32(a + 4, true);
                 const yh = dv.getInt32(b + 4, true);
@@ -601,7 +604,7 @@ export function execute(
                 dv.setInt32(a + 4, rh, true);
                 break normal;
               }
-              case Hot.AND + 3: {
+              case 19 /* Hot.AND + 3 */: {
                 const r = dv.getInt32(a, true) & dv.getInt32(b, true);
                 const rh = dv.getInt32(a + 4, true) & dv.getInt32(b + 4, true);
                 dv.setInt32(a, r, true);
@@ -611,8 +614,8 @@ export function execute(
                 i[CC_R + 1] = rh;
                 break normal;
               }
-              case Hot.SUB + 3:
-              case Hot.CMP + 3: {
+              case 23 /* Hot.SUB + 3 */:
+              case 31 /* Hot.CMP + 3 */: {
                 const x = dv.getInt32(a, true), y = dv.getInt32(b, true);
                 const xh = dv.getInt32(a + 4, true);
                 const yh = dv.getInt32(b + 4, true);
@@ -631,7 +634,7 @@ export function execute(
                 i[CC_R + 1] = rh;
                 break normal;
               }
-              case Hot.XOR + 3: {
+              case 27 /* Hot.XOR + 3 */: {
                 const r = dv.getInt32(a, true) ^ dv.getInt32(b, true);
                 const rh = dv.getInt32(a + 4, true) ^ dv.getInt32(b + 4, true);
                 dv.setInt32(a, r, true);
@@ -641,20 +644,20 @@ export function execute(
                 i[CC_R + 1] = rh;
                 break normal;
               }
-              case Hot.TEST + 3:
+              case 35 /* Hot.TEST + 3 */:
                 i[CC_R] = dv.getInt32(a, true) & dv.getInt32(b, true);
                 i[CC_R + 1] = dv.getInt32(a + 4, true) &
                   dv.getInt32(b + 4, true);
                 i[CC_OP] = Cc.Logic64;
                 break normal;
-              case Hot.MOV + 3: {
+              case 39 /* Hot.MOV + 3 */: {
                 const low = dv.getInt32(b, true);
                 dv.setInt32(a + 4, dv.getInt32(b + 4, true), true);
                 dv.setInt32(a, low, true);
                 break normal;
               }
-              case Hot.INC + 3:
-              case Hot.DEC + 3: {
+              case 43 /* Hot.INC + 3 */:
+              case 47 /* Hot.DEC + 3 */: {
                 const c = carry(cpu);
                 const x = dv.getInt32(a, true), xh = dv.getInt32(a + 4, true);
                 const up = i[pc + R_OP] === Hot.INC + 3;
@@ -671,11 +674,11 @@ export function execute(
                 i[CC_R + 1] = rh;
                 break normal;
               }
-              case Hot.NOT + 3:
+              case 51 /* Hot.NOT + 3 */:
                 dv.setInt32(a, ~dv.getInt32(a, true), true);
                 dv.setInt32(a + 4, ~dv.getInt32(a + 4, true), true);
                 break normal;
-              case Hot.NEG + 3: {
+              case 55 /* Hot.NEG + 3 */: {
                 const x = dv.getInt32(a, true), xh = dv.getInt32(a + 4, true);
                 const r = (0 - x) | 0;
                 const rh = (0 - xh - (x !== 0 ? 1 : 0)) | 0;
@@ -690,7 +693,7 @@ export function execute(
                 i[CC_R + 1] = rh;
                 break normal;
               }
-              case Hot.XCHG + 3: {
+              case 59 /* Hot.XCHG + 3 */: {
                 const x = dv.getInt32(a, true), xh = dv.getInt32(a + 4, true);
                 dv.setInt32(a, i[b >> 2]!, true);
                 dv.setInt32(a + 4, i[(b >> 2) + 1]!, true);
@@ -700,75 +703,75 @@ export function execute(
               }
 
               // Moves with extension.
-              case Hot.MOVZX16_8:
+              case 85 /* Hot.MOVZX16_8 */:
                 dv.setInt16(a, u8[b]!, true);
                 break normal;
-              case Hot.MOVZX32_8:
+              case 86 /* Hot.MOVZX32_8 */:
                 i[a >> 2] = u8[b]!;
                 i[(a >> 2) + 1] = 0;
                 break normal;
-              case Hot.MOVZX32_16:
+              case 87 /* Hot.MOVZX32_16 */:
                 i[a >> 2] = dv.getUint16(b, true);
                 i[(a >> 2) + 1] = 0;
                 break normal;
-              case Hot.MOVSX16_8:
+              case 88 /* Hot.MOVSX16_8 */:
                 dv.setInt16(a, dv.getInt8(b), true);
                 break normal;
-              case Hot.MOVSX32_8:
+              case 89 /* Hot.MOVSX32_8 */:
                 i[a >> 2] = dv.getInt8(b);
                 i[(a >> 2) + 1] = 0;
                 break normal;
-              case Hot.MOVSX32_16:
+              case 90 /* Hot.MOVSX32_16 */:
                 i[a >> 2] = dv.getInt16(b, true);
                 i[(a >> 2) + 1] = 0;
                 break normal;
-              case Hot.MOVSX64_8: {
+              case 91 /* Hot.MOVSX64_8 */: {
                 const x = dv.getInt8(b);
                 i[a >> 2] = x;
                 i[(a >> 2) + 1] = x >> 31;
                 break normal;
               }
-              case Hot.MOVSX64_16: {
+              case 92 /* Hot.MOVSX64_16 */: {
                 const x = dv.getInt16(b, true);
                 i[a >> 2] = x;
                 i[(a >> 2) + 1] = x >> 31;
                 break normal;
               }
-              case Hot.MOVSX64_32: {
+              case 93 /* Hot.MOVSX64_32 */: {
                 const x = dv.getInt32(b, true);
                 i[a >> 2] = x;
                 i[(a >> 2) + 1] = x >> 31;
                 break normal;
               }
-              case Hot.LEA16:
+              case 94 /* Hot.LEA16 */:
                 dv.setInt16(a, offsetOf(cpu, pc), true);
                 break normal;
-              case Hot.LEA32:
+              case 95 /* Hot.LEA32 */:
                 i[a >> 2] = offsetOf(cpu, pc);
                 i[(a >> 2) + 1] = 0;
                 break normal;
-              case Hot.LEA64: {
+              case 96 /* Hot.LEA64 */: {
                 const low = offsetOf(cpu, pc);
                 i[a >> 2] = low;
                 i[(a >> 2) + 1] = i[HIGH]!;
                 break normal;
               }
-              case Hot.SETCC:
+              case 97 /* Hot.SETCC */:
                 u8[a] = condition(cpu, i[pc + R_IMM + 1]!) ? 1 : 0;
                 break normal;
-              case Hot.CMOV16:
+              case 98 /* Hot.CMOV16 */:
                 if (condition(cpu, i[pc + R_IMM + 1]!)) {
                   dv.setInt16(a, dv.getInt16(b, true), true);
                 }
                 break normal;
-              case Hot.CMOV32:
+              case 99 /* Hot.CMOV32 */:
                 if (condition(cpu, i[pc + R_IMM + 1]!)) {
                   i[a >> 2] = dv.getInt32(b, true);
                 }
                 // Even when nothing is moved (SDM volume 2A, CMOVcc).
                 i[(a >> 2) + 1] = 0;
                 break normal;
-              case Hot.CMOV64:
+              case 100 /* Hot.CMOV64 */:
                 if (condition(cpu, i[pc + R_IMM + 1]!)) {
                   const low = dv.getInt32(b, true);
                   i[(a >> 2) + 1] = dv.getInt32(b + 4, true);
@@ -777,7 +780,7 @@ export function execute(
                 break normal;
 
               // The stack. The fast way is a TLB hit in flat memory.
-              case Hot.PUSH64: {
+              case 82 /* Hot.PUSH64 */: {
                 const sp = i[RSP]!;
                 const low = (sp - 8) | 0;
                 const high = (i[RSP + 1]! - ((sp >>> 0) < 8 ? 1 : 0)) | 0;
@@ -799,7 +802,7 @@ export function execute(
                 }
                 break normal;
               }
-              case Hot.POP64: {
+              case 84 /* Hot.POP64 */: {
                 const low = i[RSP]!;
                 const high = i[RSP + 1]!;
                 const at = i[TLB_R]! +
@@ -820,7 +823,7 @@ export function execute(
                 }
                 break normal;
               }
-              case Hot.PUSH32: {
+              case 81 /* Hot.PUSH32 */: {
                 const low = (i[RSP]! - 4) | 0;
                 const at = i[TLB_W]! +
                   (((low >>> 12) & (TLB_ENTRIES - 1)) << 2);
@@ -841,7 +844,7 @@ export function execute(
                 }
                 break normal;
               }
-              case Hot.POP32: {
+              case 83 /* Hot.POP32 */: {
                 const low = i[RSP]!;
                 const at = i[TLB_R]! +
                   (((low >>> 12) & (TLB_ENTRIES - 1)) << 2);
@@ -857,7 +860,7 @@ export function execute(
               }
 
               // Control transfers.
-              case Hot.RET64: {
+              case 80 /* Hot.RET64 */: {
                 const low = i[RSP]!;
                 const high = i[RSP + 1]!;
                 const at = i[TLB_R]! +
@@ -884,13 +887,13 @@ export function execute(
                 if (single) afterSingle(cpu, trap, shadowed);
                 continue outer;
               }
-              case Hot.RET32:
+              case 79 /* Hot.RET32 */:
                 left = (left - ((pc - start) >> 3) - 1) | 0;
                 start = pc;
                 nearReturn(cpu, 4, 0);
                 if (single) afterSingle(cpu, trap, shadowed);
                 continue outer;
-              case Hot.CALL64: {
+              case 78 /* Hot.CALL64 */: {
                 setRip(
                   i,
                   (meta & Meta.OffsetMask) +
@@ -899,7 +902,7 @@ export function execute(
                 push(cpu, i[RIP]!, i[RIP + 1]!, 8);
                 break;
               }
-              case Hot.CALL32: {
+              case 77 /* Hot.CALL32 */: {
                 setRip(
                   i,
                   (meta & Meta.OffsetMask) +
@@ -908,64 +911,64 @@ export function execute(
                 push(cpu, i[RIP]!, 0, 4);
                 break;
               }
-              case Hot.JMP:
+              case 76 /* Hot.JMP */:
                 break;
-              case Hot.JCC + 2:
+              case 62 /* Hot.JCC + 2 */:
                 taken = i[CC_OP] === Cc.Sub32
                   ? (i[CC_A]! >>> 0) < (i[CC_B]! >>> 0)
                   : carry(cpu) !== 0;
                 break;
-              case Hot.JCC + 3:
+              case 63 /* Hot.JCC + 3 */:
                 taken = i[CC_OP] === Cc.Sub32
                   ? (i[CC_A]! >>> 0) >= (i[CC_B]! >>> 0)
                   : carry(cpu) === 0;
                 break;
-              case Hot.JCC + 4: {
+              case 64 /* Hot.JCC + 4 */: {
                 const op = i[CC_OP]!;
                 taken = op === Cc.Explicit
                   ? (i[EFLAGS]! & 64) !== 0
                   : i[CC_R] === 0 && (op < Cc.Add64 || i[CC_R + 1] === 0);
                 break;
               }
-              case Hot.JCC + 5: {
+              case 65 /* Hot.JCC + 5 */: {
                 const op = i[CC_OP]!;
                 taken = op === Cc.Explicit
                   ? (i[EFLAGS]! & 64) === 0
                   : i[CC_R] !== 0 || (op >= Cc.Add64 && i[CC_R + 1] !== 0);
                 break;
               }
-              case Hot.JCC + 12:
+              case 72 /* Hot.JCC + 12 */:
                 taken = i[CC_OP] === Cc.Sub32
                   ? i[CC_A]! < i[CC_B]!
                   : condition(cpu, 12);
                 break;
-              case Hot.JCC + 13:
+              case 73 /* Hot.JCC + 13 */:
                 taken = i[CC_OP] === Cc.Sub32
                   ? i[CC_A]! >= i[CC_B]!
                   : condition(cpu, 13);
                 break;
-              case Hot.JCC + 14:
+              case 74 /* Hot.JCC + 14 */:
                 taken = i[CC_OP] === Cc.Sub32
                   ? i[CC_A]! <= i[CC_B]!
                   : condition(cpu, 14);
                 break;
-              case Hot.JCC + 15:
+              case 75 /* Hot.JCC + 15 */:
                 taken = i[CC_OP] === Cc.Sub32
                   ? i[CC_A]! > i[CC_B]!
                   : condition(cpu, 15);
                 break;
-              case Hot.JCC:
-              case Hot.JCC + 1:
-              case Hot.JCC + 6:
-              case Hot.JCC + 7:
-              case Hot.JCC + 8:
-              case Hot.JCC + 9:
-              case Hot.JCC + 10:
-              case Hot.JCC + 11:
+              case 60 /* Hot.JCC */:
+              case 61 /* Hot.JCC + 1 */:
+              case 66 /* Hot.JCC + 6 */:
+              case 67 /* Hot.JCC + 7 */:
+              case 68 /* Hot.JCC + 8 */:
+              case 69 /* Hot.JCC + 9 */:
+              case 70 /* Hot.JCC + 10 */:
+              case 71 /* Hot.JCC + 11 */:
                 taken = condition(cpu, i[pc + R_OP]! - Hot.JCC);
                 break;
 
-              case Hot.END:
+              case 101 /* Hot.END */:
                 left = (left - ((pc - start) >> 3)) | 0;
                 setRip(i, meta & Meta.OffsetMask);
                 start = 0;
