@@ -85,7 +85,6 @@ const MSR_TSC = 0x10;
 const MSR_TSC_ADJUST = 0x3b;
 const MSR_DEBUG_CONTROL = 0x4000_00f1;
 const MSR_DEBUG_STATUS = 0x4000_00f2;
-const MSR_DEBUG_OPTIONS = 0x4000_00ff;
 /** CRASH_P0 to P4. */
 const CRASH_PARAMETERS = [0, 1, 2, 3, 4].map((n) => 0x4000_0100 + n);
 
@@ -632,10 +631,9 @@ export class KvmVcpu implements Vcpu {
   reset(): void {
     const image = copyImage(this.#atReset);
     image.regs = this.#resetRegisters();
-    // Time goes on, and what the user chose stays.
+    // Time goes on, and the partition's registers are its own affair.
     image.msrs = image.msrs.filter(([index]) =>
-      this.#isOwn(index) && index !== MSR_TSC && index !== MSR_TSC_ADJUST &&
-      index !== MSR_DEBUG_OPTIONS
+      index !== MSR_TSC && index !== MSR_TSC_ADJUST && !isSynthetic(index)
     );
     this.#restoreImage(image);
     this.#halted = false;

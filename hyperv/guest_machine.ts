@@ -13,6 +13,26 @@ const HYPERVISOR_PRESENT = 0x8000_0000;
 /** Bit 8 of leaf 0x80000007 EDX (APM volume 3, CPUID). */
 const INVARIANT_TSC = 0x100;
 
+/** SINTx at power-on: masked (TLFS 11.8.4). */
+const SINT_MASKED = 0x1_0000n;
+/** MSRs that are 0 at power-on, but for SINTs and timers. */
+const KERNEL_MSRS = [
+  HvMsr.Hypercall,
+  HvMsr.GuestOsId,
+  HvMsr.ReferenceTsc,
+  HvMsr.VpAssistPage,
+  HvMsr.Scontrol,
+  HvMsr.Siefp,
+  HvMsr.Simp,
+  HvMsr.SyndbgStatus,
+  HvMsr.SyndbgSendBuffer,
+  HvMsr.SyndbgRecvBuffer,
+  HvMsr.SyndbgPendingBuffer,
+  HvMsr.ReenlightenmentControl,
+  HvMsr.TscEmulationControl,
+  HvMsr.TscEmulationStatus,
+];
+
 /** How {@linkcode createGuestMachine} makes a machine. */
 export interface GuestMachineOptions
   extends
@@ -26,6 +46,7 @@ export interface GuestMachineOptions
       | "onTlbFlush"
       | "onSpinWait"
       | "onTscInvariant"
+      | "onCleared"
     > {
   /** Executes the guest. */
   backend: Backend;
@@ -71,6 +92,26 @@ function mergeCpuid(
 /** Whether a VM's kernel is Hyper-V to the guest, and keeps the synthetic MSRs. */
 function isKernelHyperv(vm: Vm): vm is Vm & KernelHyperv {
   return (vm as Partial<KernelHyperv>).kernelHyperv === true;
+}
+
+/** Tells a kernel that is Hyper-V what the user chose. */
+function setKernelOptions(machine: Machine, partition: Partition): void {
+  const options = partition.hostReadMsr(0, HvMsr.SyndbgOptions)!;
+  machine.vcpus[0]!.setMsr(HvMsr.SyndbgOptions, options);
+}
+
+/** Puts the MSRs that a kernel keeps back to their values at power-on; those that it lacks it refuses. */
+function clearKernel(machine: Machine, partition: Partition): void {
+  for (const vcpu of machine.vcpus) {
+    for (let msr = HvMsr.Sint0; msr <= HvMsr.Sint15; msr++) {
+      vcpu.setMsr(msr, SINT_MASKED);
+    }
+    for (let msr = HvMsr.Stimer0Config; msr <= HvMsr.Stimer3Count; msr++) {
+      vcpu.setMsr(msr, 0n);
+    }
+    for (const msr of KERNEL_MSRS) vcpu.setMsr(msr, 0n);
+  }
+  setKernelOptions(machine, partition);
 }
 
 /**
@@ -119,6 +160,12 @@ export function createGuestMachine(options: GuestMachineOptions): GuestMachine {
       made.machine?.stop({ kind: "reset" });
     },
     onTscInvariant: applyCpuid,
+    onCleared: () => {
+      const { machine } = made;
+      if (machine !== undefined && isKernelHyperv(machine.vm)) {
+        clearKernel(machine, partition);
+      }
+    },
   });
   const machine = new Machine({
     ...options,
@@ -129,8 +176,7 @@ export function createGuestMachine(options: GuestMachineOptions): GuestMachine {
   if (isKernelHyperv(machine.vm)) {
     partition.setCpuid(withoutApics(partition.cpuidEntries()));
     machine.vm.hypervHandler = partition.kernelHandler();
-    const syndbg = partition.hostReadMsr(0, HvMsr.SyndbgOptions)!;
-    machine.vcpus[0]!.setMsr(HvMsr.SyndbgOptions, syndbg);
+    setKernelOptions(machine, partition);
   }
   applyCpuid();
   return { machine, memory, partition, applyCpuid };

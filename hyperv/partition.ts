@@ -78,6 +78,8 @@ export interface PartitionOptions {
   onSpinWait?: (vcpu: number) => void;
   /** The guest is done with a SINT's message or interrupt: its slot may be free. */
   onSintEnd?: (vcpu: number, sint: number) => void;
+  /** A system reset has put all registers back: for whoever keeps some of them. */
+  onCleared?: () => void;
   /** Whether the guest sees the invariant-TSC bit of leaf 0x80000007 may have changed. */
   onTscInvariant?: () => void;
 }
@@ -563,6 +565,7 @@ export class Partition {
     this.#syndbg?.reset();
     this.#setDefaults();
     this.#o.onTscInvariant?.();
+    this.#o.onCleared?.();
   }
 
   /** Reset of one virtual processor. */
