@@ -24,7 +24,7 @@ async function script(
 
 /** The 64-bit number that `dq counter L1` printed, each time. */
 function counters(text: string): bigint[] {
-  return [...text.matchAll(/^ffffffff`[0-9a-f]{8}  ([0-9a-f`]{17})$/gm)]
+  return [...text.matchAll(/^ffffffff`[0-9a-f]{8} {2}([0-9a-f`]{17})$/gm)]
     .map(([, number]) => BigInt(`0x${number!.replace("`", "")}`));
 }
 
