@@ -1,8 +1,6 @@
 import type { CpuidEntry } from "../../core/backend.ts";
+import type { LeafBit } from "../hyperv/_partition.ts";
 import type { ProbeGuest } from "./_probe.ts";
-
-/** A bit of a hypervisor leaf, as `03.EAX.5`. */
-export type LeafBit = `${string}.${"EAX" | "EBX" | "EDX"}.${number}`;
 
 const NONE = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
 /** Leaves whose bits open MSRs and hypercalls. */

@@ -4,7 +4,8 @@
  */
 import { assertEquals } from "@std/assert";
 import { backends, type CallInstruction } from "./backends.ts";
-import { type LeafBit, setLeafBits } from "./_leaves.ts";
+import type { LeafBit } from "../hyperv/_partition.ts";
+import { setLeafBits } from "./_leaves.ts";
 import {
   callResult,
   FREE,

@@ -3,8 +3,10 @@
  * own: CPUID bits are added one after the other, and each MSR opens with its own.
  */
 import { assertEquals } from "@std/assert";
+import type { LeafBit } from "../hyperv/_partition.ts";
+import { MSR_ROWS } from "../hyperv/_msr_table.ts";
 import { backends, type ConformanceBackend } from "./backends.ts";
-import { type LeafBit, setLeafBits } from "./_leaves.ts";
+import { setLeafBits } from "./_leaves.ts";
 import {
   cpuid,
   FILL,
@@ -14,84 +16,6 @@ import {
   rdmsr,
   wrmsr,
 } from "./_probe.ts";
-
-interface Row {
-  /** CPUID bits that come with this row. */
-  add?: readonly LeafBit[];
-  /** From this row on there is a SynIC. */
-  synic?: true;
-  msr: number;
-  /** Absent: the MSR is read. */
-  write?: bigint;
-  /** Whether there is no #GP. */
-  ok: boolean;
-  /** Not read back after the write. */
-  writeOnly?: true;
-}
-
-const R = (msr: number, ok: boolean, ...add: LeafBit[]): Row => ({
-  msr,
-  ok,
-  add,
-});
-const W = (
-  msr: number,
-  write: bigint,
-  ok: boolean,
-  ...add: LeafBit[]
-): Row => ({ msr, write, ok, add });
-
-/** Stages 0 to 47. */
-const ROWS: readonly Row[] = [
-  R(0x4000_0000, false),
-  R(0x4000_0001, false),
-  W(0x4000_0000, 0x8100n << 48n, true, "03.EAX.5"),
-  R(0x4000_0000, true),
-  R(0x4000_0001, true),
-  R(0x4000_0010, false),
-  R(0x4000_0010, true, "03.EAX.0"),
-  W(0x4000_0010, 1n, false),
-  R(0x4000_0020, false),
-  R(0x4000_0020, true, "03.EAX.1"),
-  W(0x4000_0020, 1n, false),
-  R(0x4000_0002, false),
-  R(0x4000_0002, true, "03.EAX.6"),
-  W(0x4000_0002, 1n, false),
-  R(0x4000_0003, false),
-  R(0x4000_0003, true, "03.EAX.7"),
-  W(0x4000_0003, 0n, true),
-  R(0x4000_0021, false),
-  R(0x4000_0021, true, "03.EAX.9"),
-  W(0x4000_0021, 0n, true),
-  R(0x4000_0084, false),
-  { ...R(0x4000_0084, false), synic: true },
-  R(0x4000_0084, true, "03.EAX.2"),
-  W(0x4000_0084, 0n, true),
-  R(0x4000_00b0, false),
-  R(0x4000_00b0, true, "03.EAX.3"),
-  W(0x4000_00b0, 0n, true),
-  W(0x4000_00b0, 0x1000n, false),
-  W(0x4000_00b0, 0x1000n, true, "03.EDX.19"),
-  R(0x4000_0070, false),
-  { ...W(0x4000_0070, 1n, true, "03.EAX.4"), writeOnly: true },
-  R(0x4000_0022, false),
-  R(0x4000_0022, true, "03.EAX.11"),
-  W(0x4000_0022, 1n, false),
-  R(0x4000_0106, false),
-  R(0x4000_0106, true, "03.EAX.13"),
-  W(0x4000_0106, 1n, true),
-  W(0x4000_0108, 1n, false),
-  R(0x4000_0100, false),
-  R(0x4000_0100, true, "03.EDX.10"),
-  W(0x4000_0100, 1n, true),
-  R(0x4000_00f2, false),
-  R(0x4000_00f2, true, "03.EDX.11", "82.EAX.1"),
-  W(0x4000_00f2, 0n, true),
-  R(0x4000_0118, false),
-  R(0x4000_0118, true, "03.EAX.15"),
-  W(0x4000_0118, 0xdead_beefn, false),
-  W(0x4000_0118, 1n, true),
-];
 
 /** Why a backend cannot show the bit. */
 function lacksInvariantTsc(backend: ConformanceBackend): string | undefined {
@@ -131,7 +55,7 @@ const OPENED: readonly [LeafBit, readonly number[]][] = [
 
 for (const backend of backends) {
   for (const profile of PROFILES) {
-    for (const [number, row] of ROWS.entries()) {
+    for (const [number, row] of MSR_ROWS.entries()) {
       const { msr, write, ok, writeOnly } = row;
       const what = write === undefined
         ? `read of ${hex(msr)}`
@@ -143,10 +67,10 @@ for (const backend of backends) {
           profile,
           enforceCpuid: true,
           partition: ok && needsApic(msr),
-          synic: ROWS.slice(0, number + 1).some((before) => before.synic),
+          synic: MSR_ROWS.slice(0, number + 1).some((before) => before.synic),
         },
         async (guest) => {
-          const before = ROWS.slice(0, number + 1);
+          const before = MSR_ROWS.slice(0, number + 1);
           setLeafBits(guest, before.flatMap(({ add }) => add ?? []));
           const access = write === undefined ? rdmsr(msr) : wrmsr(msr, write);
           const readBack = write !== undefined && ok && !writeOnly;

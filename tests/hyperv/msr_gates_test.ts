@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { HvMsr } from "../../hyperv/defs/msr.ts";
+import { MSR_ROWS } from "./_msr_table.ts";
 import {
   bareLeaves,
   type Bench,
@@ -14,83 +15,9 @@ import {
   wrmsr,
 } from "./_partition.ts";
 
-interface Stage {
-  add?: LeafBit[];
-  synic?: true;
-  msr: number;
-  write?: bigint;
-  ok: boolean;
-  /** Not read back after the write. */
-  writeOnly?: true;
-}
-
-const R = (msr: number, ok: boolean, ...add: LeafBit[]): Stage => ({
-  msr,
-  ok,
-  add,
-});
-const W = (
-  msr: number,
-  write: bigint,
-  ok: boolean,
-  ...add: LeafBit[]
-): Stage => ({ msr, write, ok, add });
-
-const OS_ID = 0x8100n << 48n;
-const STAGES: Stage[] = [
-  R(0x40000000, false),
-  R(0x40000001, false),
-  W(0x40000000, OS_ID, true, "03.EAX.5"),
-  R(0x40000000, true),
-  R(0x40000001, true),
-  R(0x40000010, false),
-  R(0x40000010, true, "03.EAX.0"),
-  W(0x40000010, 1n, false),
-  R(0x40000020, false),
-  R(0x40000020, true, "03.EAX.1"),
-  W(0x40000020, 1n, false),
-  R(0x40000002, false),
-  R(0x40000002, true, "03.EAX.6"),
-  W(0x40000002, 1n, false),
-  R(0x40000003, false),
-  R(0x40000003, true, "03.EAX.7"),
-  W(0x40000003, 0n, true),
-  R(0x40000021, false),
-  R(0x40000021, true, "03.EAX.9"),
-  W(0x40000021, 0n, true),
-  R(0x40000084, false),
-  { ...R(0x40000084, false), synic: true },
-  R(0x40000084, true, "03.EAX.2"),
-  W(0x40000084, 0n, true),
-  R(0x400000b0, false),
-  R(0x400000b0, true, "03.EAX.3"),
-  W(0x400000b0, 0n, true),
-  W(0x400000b0, 0x1000n, false),
-  W(0x400000b0, 0x1000n, true, "03.EDX.19"),
-  R(0x40000070, false),
-  { ...W(0x40000070, 1n, true, "03.EAX.4"), writeOnly: true },
-  R(0x40000022, false),
-  R(0x40000022, true, "03.EAX.11"),
-  W(0x40000022, 1n, false),
-  R(0x40000106, false),
-  R(0x40000106, true, "03.EAX.13"),
-  W(0x40000106, 1n, true),
-  W(0x40000108, 1n, false),
-  R(0x40000100, false),
-  R(0x40000100, true, "03.EDX.10"),
-  W(0x40000100, 1n, true),
-  R(0x400000f2, false),
-  R(0x400000f2, true, "03.EDX.11", "82.EAX.1"),
-  W(0x400000f2, 0n, true),
-  R(0x40000118, false),
-  R(0x40000118, true, "03.EAX.15"),
-  W(0x40000118, 0xdeadbeefn, false),
-  W(0x40000118, 1n, true),
-];
-
 /** A partition in the state that stages 0 to `last` build up, but for the last access. */
 function upTo(last: number): Bench {
-  const stages = STAGES.slice(0, last + 1);
+  const stages = MSR_ROWS.slice(0, last + 1);
   const synic = stages.some((stage) => stage.synic);
   const b = bench({ enforceCpuid: true, synic });
   const bits = stages.flatMap(({ add }) => add ?? []);
@@ -100,7 +27,7 @@ function upTo(last: number): Bench {
 
 const hex = (n: number | bigint): string => `0x${n.toString(16)}`;
 
-for (const [number, stage] of STAGES.entries()) {
+for (const [number, stage] of MSR_ROWS.entries()) {
   const { msr, write, ok } = stage;
   const what = write === undefined
     ? `read of ${hex(msr)}`
